@@ -19,8 +19,8 @@ from dlrun.output.folders import all_runs
 from dlrun.overrides import key_of
 
 FLAGS = ("--multirun", "--cfg", "--resolve", "--package", "--config-dir", "--json", "--help", "--version")
-OF_FLAGS = {flag: ("job", "hydra", "all") for flag in ("--cfg", "-c")}
-OF_FLAGS |= dict.fromkeys(("--config-dir", "-cd", "--package", "-p"), ())
+OF_FLAGS: dict[str, tuple[str, ...]] = {flag: ("job", "hydra", "all") for flag in ("--cfg", "-c")}
+OF_FLAGS |= {flag: () for flag in ("--config-dir", "-cd", "--package", "-p")}
 RUNS, SWEEPS = ("resume", "init"), ("sweep.resume", "sweep.join")
 
 

@@ -113,8 +113,8 @@ def _overrides(words: Sequence[str], before: Sequence[str]) -> list[str]:
     if not equals:
         found = [name for name in keys(word, config) if name.startswith(("data.", "data_dir="))]
         return [*found, *(["split=", "data=", "data."] if is_run else ["data."])]
-    found = {"split": list(SPLITS), "data": _data_sets()}.get(key) if is_run else None
-    return [f"{key}={value}" for value in (values(key, config) if found is None else found)]
+    named = {"split": list(SPLITS), "data": _data_sets()} if is_run else {}
+    return [f"{key}={value}" for value in named.get(key) or values(key, config)]
 
 
 def _config(words: Sequence[str], before: Sequence[str], is_run: bool) -> Mapping:
