@@ -318,7 +318,9 @@ def test_splits_are_stratified(tmp_path):
     data = load(tmp_path, *keys, data="text_folder")
     counts = {split: data.targets(split).bincount().tolist() for split in ("train", "val", "test")}
     assert counts == {"train": [108, 12], "val": [36, 4], "test": [36, 4]}
-    held = [load(tmp_path, *keys, "data.folds=4", f"data.fold={i}", data="text_folder").targets("val") for i in range(4)]
+    held = [
+        load(tmp_path, *keys, "data.folds=4", f"data.fold={i}", data="text_folder").targets("val") for i in range(4)
+    ]
     assert [y.bincount().tolist() for y in held] == [[36, 4]] * 4
     plain = load(tmp_path, *keys, "data.stratify=false", data="text_folder")
     chosen = np.random.RandomState(0).permutation(200)[:40] + 1  # texts are counted from 1
