@@ -372,6 +372,7 @@ BAD = {
     "all missing": ("a,b\n1,\n2,\n", [], "the target b has no values"),
     "empty": ("", [], "is empty"),
     "only a header": ("a,b\n", [], "has no rows"),
+    "an empty first line": ("\na,b\n1,2\n2,3\n", [], "line 1: it is empty"),
     "no table": (b"\x89PNG\r\n\x1a\n\0\0", [], "is an image, not a table"),
     "zero bytes": (b"a,b\n1,\0\n", [], "holds zero bytes"),
     "a spreadsheet": (b"PK\x03\x04", [], "a zip or a spreadsheet"),
