@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from runs import command
 
+import dlrun
 from dlrun.cli import main as dl_run
 from dlrun.runs.cli import main as dl_runs
 
@@ -100,6 +101,11 @@ def test_the_new_place_is_taken_if_the_data_is_the_same(data, tmp_path, monkeypa
     code, out, err = train(f"resume={folder}", f"{key}={sub}")
     assert code == 0 and "its data is unchanged at the new place" in out[-1], err
     monkeypatch.chdir(tmp_path)
+    if data == "table":  # from Python, too
+        (there / name).rename(there / "again.csv")
+        dlrun.resume(folder, f"{key}=there/again.csv")
+        (there / "again.csv").rename(there / name)
+        dlrun.resume(folder, f"{key}=there/{name}")
     code, out, _ = after("evaluate", folder)
     assert code == 0 and out[-1] == "reproduced exactly"
     code, _, err = train(f"resume={folder}", "trainer.epochs=2")
