@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from dlrun.config.auto import auto_keys
+from dlrun.config.auto import auto_keys, value_of
 from dlrun.config.build import build
 from dlrun.config.check import check, check_section
 from dlrun.config.flags import config_flags
@@ -17,6 +17,7 @@ from dlrun.config.saved import container, portable
 from dlrun.overrides import key_of, quoted
 from dlrun.sweep.settings import Settings
 from dlrun.sweep.state import State
+from dlrun.train.session import Session
 
 
 class Config(NamedTuple):
@@ -32,6 +33,16 @@ def sweep_settings(composed: DictConfig) -> Settings:
     section = container(OmegaConf.masked_copy(composed, ["sweep"]), resolve=True)["sweep"]
     check_section("sweep", section)
     return cast(Settings, build(section))
+
+
+def settled(texts: dict[str, str], session: Session) -> dict[str, str]:
+    """The files in .hydra with the values that a session chose for `auto`."""
+    if not session.chosen:
+        return texts
+    config = OmegaConf.create(texts["config"])
+    for key in session.chosen:
+        OmegaConf.update(config, key, value_of(session.config, key))
+    return texts | {"config": OmegaConf.to_yaml(config)}
 
 
 def job_configs(composed: DictConfig, state: State, lead: int, numbers: Sequence[int]) -> dict[int, Config]:

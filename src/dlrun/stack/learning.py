@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -26,6 +27,7 @@ from dlrun.tasks.segmentation import Segment
 from dlrun.tasks.supervised import Supervised
 
 MOST = 2**22  # numbers in the inputs that are evaluated at once
+AHEAD = 2**18  # numbers in the inputs of batches that are put together at once
 HELD: dict[type[Task], tuple[str, ...]] = {  # components beside network and updates that have a stacked form
     PPO: ("collector", "penalty"),
     A2C: ("collector",),
@@ -79,7 +81,7 @@ class Lockstep:
             self.collectors.clocks = clocks
             return self.task.batches(cast(EnvData, all_data[0]), clocks[0])
         each = [task.batches(data, clock) for task, data, clock in zip(self.tasks, all_data, clocks, strict=True)]
-        return map(together, zip(*each, strict=True))
+        return together(each)
 
     def step(self, batch: Any, clocks: Sequence[Clock]) -> Metrics:
         """Learn from a batch of all jobs. Returns metrics: (K,), or a value for each sample (K, B)."""
@@ -114,7 +116,7 @@ class Lockstep:
         """The errors of the jobs, by their place in the stack, whose losses in the last step were not finite."""
         found: dict[int, Diverged] = {}
         for name, update in self.updates.items():
-            for k in update.broken():
+            for k in update.broken:
                 found.setdefault(k, self.tasks[k].named_updates()[name].diverged(update.values[k], clocks[k]))
         return found
 
@@ -126,12 +128,23 @@ def parts(data: SampleData, k: int) -> Iterator[Batch]:
         yield from zip(x.split(rows), y.split(rows), strict=True)
 
 
-def together(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
-    """One batch of all jobs from that of each."""
-    columns = list(zip(*batches, strict=True))
-    if any(part.shape != column[0].shape for column in columns for part in column):
-        raise NotStackable("the data has another shape in some of the jobs")
-    return tuple(map(torch.cat, columns))
+def together(jobs: Sequence[Iterator[Batch]]) -> Iterator[tuple[Tensor, ...]]:
+    """The batches of all jobs, one after another in each. Several are put together at once, if they are small."""
+    ahead = 1
+    while True:
+        blocks = [list(islice(batches, ahead)) for batches in jobs]
+        steps = list(zip(*blocks, strict=True))
+        if not steps:
+            return
+        for parts in zip(*steps[0], strict=True):
+            if any(part.shape != parts[0].shape for part in parts):
+                raise NotStackable("the data has another shape in some of the jobs")
+        members = []
+        for i in range(len(steps[0][0])):
+            joined = torch.cat([batch[i] for step in steps for batch in step])
+            members.append(joined.split([sum(len(batch[i]) for batch in step) for step in steps]))
+        yield from zip(*members, strict=True)
+        ahead = max(1, AHEAD // members[0][0].numel())
 
 
 class Losses:

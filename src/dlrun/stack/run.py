@@ -21,7 +21,7 @@ from dlrun.output.failures import OutOfMemory, within_memory, writing_to
 from dlrun.output.folders import claim_folder, read_summary, require_plain
 from dlrun.output.provenance import CHANGES, ENVIRONMENT, SECONDS
 from dlrun.output.run_folder import Run
-from dlrun.stack.configs import Config, job_configs, sweep_settings
+from dlrun.stack.configs import Config, job_configs, settled, sweep_settings
 from dlrun.stack.fit import fit
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.group import Stack
@@ -148,13 +148,9 @@ def make_members(state: State, configs: dict[int, Config], values: dict[int, dic
     names, members = dict(HydraConfig.get().runtime.choices), list[Member]()
     sizes: dict[tuple[int, int], list[int]] = {}
     for number, config in configs.items():
-        if "data.batch_size" in config.chosen:
-            raise NotStackable("data.batch_size=auto has no stacked form")
         plain, folder = with_values(config.plain, values[number]), state.run_folder(state.jobs[number])
         sessions = [member.session for member in members]
-        like = next(
-            (each for each in sessions if each.config["data"] == plain["data"]), sessions[0] if sessions else None
-        )
+        like = next((each for each in sessions if each.asked_data == plain["data"]), sessions[0] if sessions else None)
         member = make_member(number, plain, names, folder, like, config.chosen)
         member.values = values[number]
         members.append(member)
@@ -205,7 +201,7 @@ def open_folders(files: ExitStack, state: State, group: Stack, configs: dict[int
             member.training.rewind()
             run.print(f"resuming {run.folder}")
         else:
-            write_config(run.folder, configs[member.number].texts)
+            write_config(run.folder, settled(configs[member.number].texts, member.session))
             first = first or run.folder
             copy_provenance(run, first)
         member.session.announce(member.training)
