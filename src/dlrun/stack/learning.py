@@ -17,7 +17,8 @@ from dlrun.stack.functions import NotStackable
 from dlrun.stack.jobs import Jobs
 from dlrun.stack.net import StackedNet
 from dlrun.stack.play import Collectors, Replays, evaluate
-from dlrun.stack.update import StackedUpdate, ranges
+from dlrun.stack.update import StackedUpdate, backward, ranges
+from dlrun.system.replay import StepReplay
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.rl.a2c import A2C
 from dlrun.tasks.rl.base import RLTask
@@ -57,6 +58,7 @@ class Lockstep:
             if any(task.class_weights is not None for task in each):
                 self.task.class_weights = ClassWeights(each, net.jobs)  # type: ignore[assignment]  # stands for a tensor
             self.task.penalty = Penalties(each, net)  # type: ignore[assignment]  # stands for a Penalty
+            self._replay(self.task)
         elif len(set(settings)) > 1:
             raise NotStackable(f"the jobs differ in the keys of task={type(self.task).__name__.lower()}")
         if isinstance(self.task, RLTask):
@@ -68,6 +70,13 @@ class Lockstep:
             self.task.target = StackedNet([each.target for each in learners]).net  # type: ignore[assignment]
             self.task.replay = Replays([each.replay for each in learners], net.jobs)  # type: ignore[assignment]
         self.use(updates)
+
+    def _replay(self, task: Supervised) -> None:
+        """Replay steps on a CPU, if all that they run is code of torch and of this package, which keeps no state."""
+        is_known = all(str(type(each).__module__).startswith(("torch.nn.", "dlrun.")) for each in self.net.modules())
+        if is_known and task.device.torch_device.type == "cpu" and not task.scoring:
+            leaves = list(self.net.leaves.values())
+            task.graphs = StepReplay(task._learn, backward, leaves, lambda: self.net.jobs.generators)
 
     def use(self, updates: Mapping[str, object]) -> None:
         """Let the steps end in these updates."""

@@ -101,8 +101,10 @@ def run_stack(composed: DictConfig, which: str) -> None:
         try:
             open_folders(open_files, state, group, configs, bool(saved))
             is_done = fit(group, signals)
-        except BaseException:
+        except BaseException as error:
             group.abandon()
+            if isinstance(error, UserError):
+                error.code = 1  # the command was right
             raise
     if not is_done:
         sys.exit(128 + (signals.stop or 0))

@@ -15,6 +15,7 @@ from dlrun.seeds import mix
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.group import Stack
 from dlrun.stack.learning import HELD
+from dlrun.stack.update import backward
 from dlrun.tasks.base import Metrics, Task
 
 CLOSE = 1e-3  # of the largest value of its kind; sums are ordered otherwise in a stack
@@ -77,10 +78,10 @@ class Gradients:
 
     def save_buffers(self) -> None: ...
 
-    def step(self, loss: Tensor, clock: Clock) -> bool:
+    def step(self, loss: Tensor, clock: Clock, backward: Callable[[Tensor], None] = backward) -> bool:
         if loss.shape != self.shape:
             raise NotStackable("the loss is not a mean of task.jobs")
-        loss.sum().backward()
+        backward(loss)
         self.grads = [param.grad for param in self.params]
         for param in self.params:
             param.grad = None

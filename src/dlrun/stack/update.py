@@ -27,6 +27,11 @@ Limits = Sequence[float | None]  # of each job
 ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "NAdam", "RAdam", "Adagrad", "Adadelta", "Adamax", "Lion")
 
 
+def backward(losses: Tensor) -> None:
+    """Accumulate the gradients of the losses of all jobs."""
+    losses.sum().backward()
+
+
 class StackedUpdate:
     """Turns the losses of K jobs into a step of each.
 
@@ -75,9 +80,9 @@ class StackedUpdate:
         has_limits = any(update.clips for update in updates)
         self.clips = tuple(zip(*(update.clip for update in updates), strict=True)) if has_limits else ()
 
-    def step(self, losses: Tensor, clock: Clock) -> bool:
+    def step(self, losses: Tensor, clock: Clock, backward: Callable[[Tensor], None] = backward) -> bool:
         """Backpropagate and step all jobs, by their losses (K,). A job whose loss is not finite harms no other."""
-        losses.sum().backward()
+        backward(losses)
         self._take_losses(losses.detach().tolist(), clock)
         for update in self.updates:
             update.set_lr(clock)

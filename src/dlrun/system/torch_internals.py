@@ -5,7 +5,7 @@ call, are documented as beta and not listed here.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from inspect import unwrap
 
 import torch
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
 
+DispatchMode = TorchDispatchMode  # sees each call below the graph of gradients: replay.py records steps with it
+Operation = torch._ops.OpOverload  # what it sees
 BatchNorm = _BatchNorm  # the only base class of batch normalisation in 1, 2 and 3 dimensions and over processes
 DropoutBase = _DropoutNd  # that of all kinds of dropout: of numbers, channels and features
 
@@ -75,3 +78,21 @@ def own_tensors(module: nn.Module) -> tuple[dict[str, Tensor | None], dict[str, 
 def refresh_flat_weights(module: nn.RNNBase) -> None:
     """Make a recurrent layer, which keeps a list of its parameters, use those in its dictionary."""
     module._flat_weights = [module._parameters[key] for key in module._flat_weights_names]
+
+
+def is_in_place(function: Operation) -> bool:
+    """Whether an operation writes into one of its arguments."""
+    return function._schema.is_mutable
+
+
+@cache
+def out_form(function: Operation) -> tuple[Operation, list[str]] | None:
+    """The form of an operation that writes into given tensors, and the names of these arguments; None if it has none."""
+    wanted = [(each.name, str(each.type)) for each in function._schema.arguments]
+    for name in function.overloadpacket.overloads():
+        form: Operation = getattr(function.overloadpacket, name)
+        outs = [each.name for each in form._schema.arguments if each.is_out]
+        others = [(each.name, str(each.type)) for each in form._schema.arguments if not each.is_out]
+        if outs and others == wanted and len(outs) == len(function._schema.returns):
+            return form, outs
+    return None
