@@ -151,7 +151,7 @@ def together(jobs: Sequence[Iterator[Batch]]) -> Iterator[tuple[Tensor, ...]]:
         members = []
         for i in range(len(steps[0][0])):
             joined = torch.cat([batch[i] for step in steps for batch in step])
-            members.append(joined.split([sum(len(batch[i]) for batch in step) for step in steps]))
+            members.append(joined.split([sum(batch[i].shape[0] for batch in step) for step in steps]))
         yield from zip(*members, strict=True)
         ahead = max(1, AHEAD // members[0][0].numel())
 
@@ -160,14 +160,16 @@ class Losses:
     """The loss of a stack of supervised tasks: that of each range of jobs whose losses are equal."""
 
     def __init__(self, losses: Sequence[Callable], bounds: Sequence[tuple[int, int]], jobs: Jobs) -> None:
-        self.losses, self.bounds, self.jobs = losses, bounds, jobs
+        self.losses, self.bounds, self.jobs = [losses[start] for start, _ in bounds], bounds, jobs
 
     def __call__(self, out: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
         """The jobs' means (K,), or with reduction="none" the losses of all samples."""
+        if len(self.losses) == 1:
+            losses = self.losses[0](out, y, reduction="none")
+            return losses if reduction == "none" else self.jobs.mean(losses)
         size = len(y) // self.jobs.num
         parts = [slice(start * size, stop * size) for start, stop in self.bounds]
-        firsts = [self.losses[start] for start, _ in self.bounds]
-        each = [loss(out[part], y[part], reduction="none") for loss, part in zip(firsts, parts, strict=True)]
+        each = [loss(out[part], y[part], reduction="none") for loss, part in zip(self.losses, parts, strict=True)]
         losses = torch.cat(each)
         return losses if reduction == "none" else self.jobs.mean(losses)
 

@@ -20,7 +20,7 @@ from dlrun.optim.update import EARLY, Update
 from dlrun.stack.axes import along
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.net import as_views
-from dlrun.system.torch_internals import plain_step
+from dlrun.system.torch_internals import quick_step
 
 Limits = Sequence[float | None]  # of each job
 # optimizers that treat each number of a parameter by itself, so that the rows of several jobs are one parameter
@@ -29,7 +29,7 @@ ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "NAdam", "RAdam", "Adagrad", "
 
 def backward(losses: Tensor) -> None:
     """Accumulate the gradients of the losses of all jobs."""
-    losses.sum().backward()
+    torch.autograd.backward((losses,), (torch.ones_like(losses),))
 
 
 class StackedUpdate:
@@ -69,7 +69,7 @@ class StackedUpdate:
                 self.pieces += mine
                 groups.append(group | {"params": [piece.param for piece in mine]})
         self.optimizer = make(groups)
-        self.take_step = plain_step(self.optimizer)
+        self.take_step = quick_step(self.optimizer)
         self._read_states()
         decays = {update.decay for update in updates}
         self.averages = self._stack_averages(leaves) if decays != {0.0} else None

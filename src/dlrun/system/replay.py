@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from dlrun.system.graphs import MOST, Learn
-from dlrun.system.torch_internals import DispatchMode, Operation, is_in_place, out_form
+from dlrun.system.torch_internals import DispatchMode, Operation, is_in_place, kernel, out_form
 
+VALUES = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}  # tags of functions that depend on values
 LARGEST = 2**26  # numbers that a step computes, all of which are kept
 
 
@@ -36,12 +37,10 @@ class Recorder(DispatchMode):
         given, named, outs = plain(args), plain(kwargs or {}), list(tensors(plain(out)))
         self.described.append((func, described(args), described(kwargs or {})))
         self.draws |= any(isinstance(each, torch.Generator) for each in named.values())
-        self.depends |= not outs or bool(
-            {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & {*func.tags}
-        )
+        self.depends |= not outs or not VALUES.isdisjoint(func.tags)
         storages = {each.untyped_storage().data_ptr() for each in (*tensors(given), *tensors(named))}
         if is_in_place(func):
-            self.calls.append(partial(func, *given, **named))
+            self.calls.append(partial(kernel(func), *given, **named))
         elif not all(each.untyped_storage().data_ptr() in storages for each in outs):  # else they are views
             self.size += sum(each.numel() for each in outs)
             if not func.overloadpacket.__name__.startswith(("empty", "new_empty")):
@@ -145,7 +144,7 @@ def into(outs: list[Tensor], func: Operation, given: tuple, named: dict) -> Call
     if func.overloadpacket.__name__ == "_to_copy":
         return partial(outs[0].copy_, given[0])
     if (form := out_form(func)) is not None:
-        return partial(form[0], *given, **named, **dict(zip(form[1], outs, strict=True)))
+        return partial(kernel(form[0]), *given, **named, **dict(zip(form[1], outs, strict=True)))
 
     def run() -> None:
         for out, result in zip(outs, tensors(func(*given, **named)), strict=True):
