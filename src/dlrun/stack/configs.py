@@ -17,7 +17,6 @@ from dlrun.config.saved import container, portable
 from dlrun.overrides import key_of, quoted
 from dlrun.sweep.settings import Settings
 from dlrun.sweep.state import State
-from dlrun.train.session import Session
 
 
 class Config(NamedTuple):
@@ -35,14 +34,14 @@ def sweep_settings(composed: DictConfig) -> Settings:
     return cast(Settings, build(section))
 
 
-def settled(texts: dict[str, str], session: Session) -> dict[str, str]:
-    """The files in .hydra with the values that a session chose for `auto`."""
-    if not session.chosen:
-        return texts
-    config = OmegaConf.create(texts["config"])
-    for key in session.chosen:
-        OmegaConf.update(config, key, value_of(session.config, key))
-    return texts | {"config": OmegaConf.to_yaml(config)}
+def settled(config: Config, values: dict) -> dict[str, str]:
+    """The files in .hydra, with the values that the run's config has for `auto`."""
+    if not config.chosen:
+        return config.texts
+    composed = OmegaConf.create(config.texts["config"])
+    for key in config.chosen:
+        OmegaConf.update(composed, key, value_of(values, key))
+    return config.texts | {"config": OmegaConf.to_yaml(composed)}
 
 
 def job_configs(composed: DictConfig, state: State, lead: int, numbers: Sequence[int]) -> dict[int, Config]:

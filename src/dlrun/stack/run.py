@@ -203,7 +203,7 @@ def open_folders(files: ExitStack, state: State, group: Stack, configs: dict[int
             member.training.rewind()
             run.print(f"resuming {run.folder}")
         else:
-            write_config(run.folder, settled(configs[member.number].texts, member.session))
+            write_config(run.folder, settled(configs[member.number], member.session.config))
             first = first or run.folder
             copy_provenance(run, first)
         member.session.announce(member.training)

@@ -143,7 +143,7 @@ def into(outs: list[Tensor], func: Operation, given: tuple, named: dict) -> Call
     """The call of a function that writes its results into these tensors."""
     if func.overloadpacket.__name__ == "_to_copy":
         return partial(outs[0].copy_, given[0])
-    if (form := out_form(func)) is not None:
+    if (form := out_form(func)) is not None and len(form[1]) == len(outs):  # fewer if some results are None
         return partial(kernel(form[0]), *given, **named, **dict(zip(form[1], outs, strict=True)))
 
     def run() -> None:

@@ -16,10 +16,17 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-DispatchMode = TorchDispatchMode  # sees each call below the graph of gradients: replay.py records steps with it
-Operation = torch._ops.OpOverload  # what it sees
+Operation = torch._ops.OpOverload  # what a DispatchMode sees
 BatchNorm = _BatchNorm  # the only base class of batch normalisation in 1, 2 and 3 dimensions and over processes
 DropoutBase = _DropoutNd  # that of all kinds of dropout: of numbers, channels and features
+
+
+class DispatchMode(TorchDispatchMode):
+    """Sees each call below the graph of gradients: replay.py records steps with it. It does not import the compiler."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
 
 
 def plain_step(optimizer: Optimizer) -> Callable[[], object]:
