@@ -179,4 +179,5 @@ def described(value: Any) -> Hashable:
         return tuple((key, described(each)) for key, each in value.items())
     if isinstance(value, list | tuple):
         return tuple(map(described, value))
-    return type(value) if isinstance(value, torch.Generator) else value
+    own: Hashable = torch.Generator if isinstance(value, torch.Generator) else value
+    return own

@@ -139,7 +139,7 @@ def refresh_flat_weights(module: nn.RNNBase) -> None:
 
 def kernel(function: Operation) -> Callable[..., Any]:
     """An operation without a layer of Python, which takes 3 us of a call."""
-    return function._op  # type: ignore[no-any-return]  # not annotated
+    return function._op
 
 
 def is_in_place(function: Operation) -> bool:
