@@ -41,6 +41,7 @@ from dlrun.stack.update import StackedUpdate
 from dlrun.sweep.running import spoken
 from dlrun.sweep.stacks import divide, halves, parse, plan, which
 from dlrun.sweep.state import Job
+from dlrun.train.session import Session
 
 K, B = 5, 6
 
@@ -213,6 +214,19 @@ def test_jobs_together_log_what_they_log_alone(config, tmp_path, monkeypatch):
         assert summaries[0].keys() == summaries[1].keys() and summaries[1]["status"] == "finished"
         assert {path.name for path in (b / "checkpoints").iterdir()} >= {"best.ckpt", "last.ckpt"}
         assert state(a).keys() == state(b).keys()
+
+
+def test_jobs_that_choose_their_batch_size_share_their_data(tmp_path):
+    """As data=table does; the learning rates of some optimizers follow it."""
+    config, names = compose("data=moons", "model=mlp", "model.hidden=[8]", "trainer.epochs=2", "trainer.device=cpu")
+    config["data"]["batch_size"], members = 64, list[Member]()  # what `auto` is before the data is read
+    for k in range(2):
+        like, one = members[-1].session if members else None, deepcopy(config) | {"seed": k}
+        members.append(make_member(k, one, names, tmp_path / str(k), like, ["data.batch_size"]))
+    first, second = (member.session for member in members)
+    assert first.data is second.data and first.data.batch_size == second.config["data"]["batch_size"] == 32
+    take_over = Session(deepcopy(second.config), names, ["data.batch_size"], like=second)  # of a member of a population
+    assert take_over.data is first.data
 
 
 @pytest.mark.parametrize("words", [["data=digits", "model.norm=batch", "model.dropout=0.3"], ["data=swiss_roll"]])
