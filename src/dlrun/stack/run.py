@@ -97,15 +97,17 @@ def run_stack(composed: DictConfig, which: str) -> None:
         decline(sweep, stack, Verdict(why=str(error).partition("\n")[0], parts=parts))  # a job with an error: alone
     if saved:
         keep_threads(next(iter(saved.values()))["state"]["threads"], members[0].session.device.torch_device)
-    with ExitStack() as open_files, Signals() as signals, writing_to(sweep):
-        try:
-            open_folders(open_files, state, group, configs, bool(saved))
-            is_done = fit(group, signals)
-        except BaseException as error:
-            group.abandon()
-            if isinstance(error, UserError):
-                error.code = 1  # the command was right
-            raise
+    try:
+        with ExitStack() as open_files, Signals() as signals, writing_to(sweep), within_memory():
+            try:
+                open_folders(open_files, state, group, configs, bool(saved))
+                is_done = fit(group, signals)
+            except BaseException:
+                group.abandon()
+                raise
+    except UserError as error:
+        error.code = 1  # such as a full disk: the command was right
+        raise
     if not is_done:
         sys.exit(128 + (signals.stop or 0))
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
