@@ -101,8 +101,7 @@ class StackedUpdate:
             leaf.grad = None
         return True
 
-    def save_buffers(self) -> None:
-        """As Update's, for trainer.on_nan=skip, which has no stacked form."""
+    def save_buffers(self) -> None: ...  # for trainer.on_nan=skip, which has no stacked form
 
     def _take_losses(self, values: list[float], clock: Clock) -> None:
         """Keep the losses of this step. The jobs' updates record the first ones, and the last before a broken one."""
