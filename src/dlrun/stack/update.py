@@ -54,7 +54,8 @@ class StackedUpdate:
         self.updates = updates
         first = updates[0]
         if first.snapshot or first.scaler or first.average_of:
-            why = "trainer.on_nan=skip" if first.snapshot else "trainer.precision=fp16" if first.scaler else "optimizer"
+            kind = type(first.optimizer).__name__
+            why = "trainer.on_nan=skip" if first.snapshot else "trainer.precision=fp16" if first.scaler else kind
             raise NotStackable(f"{why}: its state has no stacked form")
         self.leaves = [leaves[param] for param in first.params]
         self.is_elementwise = type(first.optimizer).__name__ in ELEMENTWISE
