@@ -44,6 +44,7 @@ def test_a_disk_that_is_full_before_the_first_checkpoint_is_reported(config, tmp
         patch.setattr(checkpoints, "save", lambda path, state: disk_full())
         with pytest.raises(UserError) as error:
             train(tmp_path, config())
+    assert error.value.exit_code == 1
     assert "no checkpoint was written yet: make room, then start the run again" in str(error.value)
     assert "resume=" not in str(error.value) and "Errno" not in "".join(capsys.readouterr())
 
