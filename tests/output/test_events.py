@@ -22,7 +22,7 @@ def test_records_are_tensorboards(tmp_path):
     Image.fromarray(np.zeros((3, 7, 3), np.uint8)).save(tmp_path / "a.png")
     file = events.EventFile(tmp_path / "board", purge_step=300)
     row = {"train/loss": 0.25, "lr": 1e-3, "ä": -events.LARGEST}
-    file.add(b"".join(events.scalar(name, value) for name, value in row.items()), 2**40)
+    file.add(events.scalars(row), 2**40)
     file.add(events.text("config", "# a: ä"), 0)
     file.add(events.image("plots/a", (tmp_path / "a.png").read_bytes()), 7)
     file.close()

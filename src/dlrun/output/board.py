@@ -49,11 +49,9 @@ class Board:
 
     def add_scalars(self, row: dict[str, float]) -> None:
         """Draw a row's metrics and learning rates, without those that are not finite."""
-        shown = [
-            events.scalar(k, v) for k, v in row.items() if abs(v) <= events.LARGEST and ("/" in k or k.endswith("lr"))
-        ]
+        shown = {k: v for k, v in row.items() if abs(v) <= events.LARGEST and ("/" in k or k.endswith("lr"))}
         if shown:
-            self.writer().add(b"".join(shown), int(row[self.axis]))
+            self.writer().add(events.scalars(shown), int(row[self.axis]))
 
     def add_image(self, name: str, path: Path, step: int) -> None:
         """Show a PNG file."""
@@ -63,13 +61,13 @@ class Board:
         """Show images (N, C, H, W) in [0, 1] as a grid."""
         from torch.utils.tensorboard.summary import image  # takes a third of a second
 
-        self.writer().add(image(name, images, dataformats="NCHW").SerializeToString(), step)
+        self.writer().add(image(name, images, dataformats="NCHW"), step)
 
     def add_histogram(self, name: str, values: "Tensor", step: int, bins: "int | Sequence[float]" = BINS) -> None:
         """Show the distribution of finite numbers."""
         from torch.utils.tensorboard.summary import histogram
 
-        self.writer().add(histogram(name, values, bins).SerializeToString(), step)
+        self.writer().add(histogram(name, values, bins), step)
 
     def flush(self) -> None:
         """Write all points to the file, if there are any."""
