@@ -112,6 +112,7 @@ HYDRA = {
     "config.explain",
     "config.flags",
     "config.loader",
+    "config.quicker",
     "config.saved",
     "runs.data_config",
     "train.resume",
