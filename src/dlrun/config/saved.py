@@ -62,8 +62,9 @@ def _add_keys(saved: DictConfig, raw: dict) -> None:
     """Add the keys of the data section that it did not have when the run was started."""
     data = raw.get("data")
     source = data.get("source") if isinstance(data, dict) else None
-    for path, node in (("data", data), ("data.source", source)):
-        for key, value in ADDED.get(str(node.get("_target_")), {}).items() if isinstance(node, dict) else ():
+    nodes = {path: node for path, node in (("data", data), ("data.source", source)) if isinstance(node, dict)}
+    for path, node in nodes.items():
+        for key, value in ADDED.get(str(node.get("_target_")), {}).items():
             if key not in node:
                 OmegaConf.update(saved, f"{path}.{key}", value, force_add=True)
 
