@@ -16,7 +16,7 @@ from dlrun.system.graphs import MOST, Learn
 from dlrun.system.torch_internals import DispatchMode, Operation, is_in_place, kernel, out_form
 
 VALUES = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}  # tags of functions that depend on values
-LARGEST = 2**26  # numbers that a step computes, all of which are kept
+LARGEST = 2**25  # numbers that a step computes, all of which are kept
 
 
 class Recorder(DispatchMode):

@@ -40,8 +40,9 @@ def plain_step(optimizer: Optimizer) -> Callable[[], object]:
 
 def quick_step(optimizer: Optimizer) -> Callable[[], object]:
     """As `plain_step`, for optimizers whose parameters keep their shapes. Call it under torch.no_grad()."""
+    is_on_cpu = optimizer.param_groups[0]["params"][0].device.type == "cpu"  # not measured elsewhere
     is_fused_adam = isinstance(optimizer, torch.optim.Adam) and optimizer.defaults["fused"]
-    return FusedAdam(optimizer) if is_fused_adam else plain_step(optimizer)
+    return FusedAdam(optimizer) if is_fused_adam and is_on_cpu else plain_step(optimizer)
 
 
 class FusedAdam:
