@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from dlrun.data.image_cache import cached
+from dlrun.data.images.cache import cached
 from dlrun.system.cpus import cpus
 
 SIDE = 64

@@ -15,7 +15,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
-from dlrun.data.cartpole import CartPoles
+from dlrun.data.envs.cartpole import CartPoles
 
 FRAMES, EVERY, EPISODES, GOAL = 100_000, 10_240, 100, 475
 

@@ -36,9 +36,15 @@ MAY = {  # from the lowest layer up; `dlrun` itself, for the version, may be imp
     "data.sources": {"errors", "paths", "output"},
     "data.boxes": set(),
     "data": GROUND | {"output", "config", "system", "data.base", "data.boxes", "data.sources"},
-    "data.table": GROUND | {"output", "data", "data.base"},
+    "data.images": GROUND | {"output", "config", "system", "data", "data.base", "data.boxes", "data.sources"},
+    "data.arrays": GROUND | {"output", "config", "system", "data", "data.base", "data.images"},
+    "data.texts": GROUND | {"output", "config", "system", "data", "data.base", "data.sources"},
+    "data.table": GROUND | {"output", "config", "system", "data", "data.base"},
     "data.series": GROUND | {"output", "data", "data.base", "data.table"},
-    "data.readers": GROUND | {"data", "data.base", "data.sources", "system"},
+    "data.stream": GROUND | {"output", "config", "system", "data", "data.base"},
+    "data.envs": GROUND | {"output", "config", "system", "data.base"},
+    "data.raw": GROUND | {"data", "data.base", "data.texts"},
+    "data.readers": GROUND | {"data", "data.base", "data.sources", "system", "data.images", "data.texts"},
     "tasks.images": {"data.base", "output", "system"},
     "tasks.jobs": set(),
     "tasks.base": GROUND | {"data.base", "system", "optim", "tasks.images", "tasks.jobs"},
@@ -65,10 +71,11 @@ MAY = {  # from the lowest layer up; `dlrun` itself, for the version, may be imp
     | {"output", "system", "config", "runs.live", "runs.compare", "tracking.processes", "tracking.trackers"},
     "runs.ui": GROUND | {"output", "config", "sweep", "runs.listing", "runs.live", "runs.compare"},
     "runs": GROUND
-    | {"output", "system", "config", "data", "data.base", "data.table", "data.series", "tasks.images", "train", "sweep"}
+    | {"output", "system", "config", "tasks.images", "train", "sweep"}
+    | {"data", "data.base", "data.images", "data.arrays", "data.texts", "data.table", "data.series", "data.raw"}
     | {"runs.listing", "runs.live", "runs.compare", "runs.ui"},
     "api": GROUND
-    | {"output", "system", "config", "data", "data.base", "data.table", "tasks.images"}
+    | {"output", "system", "config", "data", "data.base", "data.arrays", "data.table", "tasks.images"}
     | {"train", "runs", "runs.listing"},
     "cli": GROUND | {"output", "system", "config", "train", "sweep", "stack"},
     "__main__": {"cli", "system"},
@@ -84,14 +91,14 @@ MODULES = {
     "config.signatures": {"errors", "spec", "types", "config.consent", "config.source"},
     "config.named": {"errors", "types", "config.signatures"},
     "config.build": {"errors", "spec", "types", "config.signatures", "config.named", "config.pairing"},
-    "data.envs": GROUND | {"data.base", "config.extras", "data.cartpole", "data.gymnasium_env"},
-    "data.gymnasium_env": GROUND | {"config.signatures"},
+    "data.envs.envs": GROUND | {"data.base", "config.extras", "data.envs.cartpole", "data.envs.gymnasium_env"},
+    "data.envs.gymnasium_env": GROUND | {"config.signatures"},
     "system.distributed": {"errors", "seeds"},
     "system.launch": {"errors", "system.cpus", "system.python"},
     "system.cpus": set(),
     "system.forkserver_preload": {"system.signals"},
     "system.signals": set(),
-    "train.find_batch": {"errors", "data.streamed", "output", "system", "train.session", "train.trial"},
+    "train.find_batch": {"errors", "data.images.streamed", "output", "system", "train.session", "train.trial"},
     "train.summary": GROUND | {"config.build", "output.console", "models.autoencoder", "models.gan"},
 }
 ONLY = {  # imported by no other module

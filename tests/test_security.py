@@ -19,7 +19,7 @@ from searches import LINE, LOG, settings
 
 from dlrun import cli
 from dlrun.config import signatures
-from dlrun.data.image_cache import cached
+from dlrun.data.images.cache import cached
 from dlrun.data.table.read import read_table
 from dlrun.data.table.text import Format
 from dlrun.errors import CheckpointError, DataError, UserError
@@ -284,7 +284,7 @@ def test_postscript_named_as_an_image_is_not_run(tmp_path):
     """Pillow would hand a PostScript file to Ghostscript, whatever its name."""
     from PIL import Image
 
-    from dlrun.data.decode import read
+    from dlrun.data.images.decode import read
 
     Image.new("RGB", (8, 8)).save(tmp_path / "x.eps")
     (tmp_path / "x.eps").rename(tmp_path / "x.png")

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from polars import DataFrame
 
-    from dlrun.data.augment import Augment
     from dlrun.data.base import Arrays
-    from dlrun.data.corpus import Corpus
+    from dlrun.data.images.augment import Augment
+    from dlrun.data.texts.corpus import Corpus
     from dlrun.models.embedding import Embed
 
 
@@ -89,7 +89,7 @@ Probability = Annotated[float, Range(0, 1, open_high=True)]  # dropout, momentum
 
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu"]
 Norm = Literal["none", "batch", "layer", "instance", "group"]
-Tokenization = Literal["words", "characters", "keras"]  # see data/words.py
+Tokenization = Literal["words", "characters", "keras"]  # see data/texts/words.py
 Kind = Literal[
     "filters", "matrices", "embeddings", "head", "norms", "biases", "others"
 ]  # of parameters: optim/kinds.py
@@ -157,4 +157,4 @@ FrameReader = Annotated["Callable[[], Mapping[str, DataFrame]]", Nested("dlrun.d
 StreamSource = Annotated["Callable[[], Mapping[str, Any]]", Nested("dlrun.data.readers.streams", "function")]
 TextReader = Annotated["Callable[[], Corpus]", Nested("dlrun.data.readers.texts", "function")]
 Embedding = Annotated["Embed", Nested("dlrun.models.embedding", "class")]
-Augmentation = Annotated["Augment", Nested("dlrun.data.augment", "class")]
+Augmentation = Annotated["Augment", Nested("dlrun.data.images.augment", "class")]

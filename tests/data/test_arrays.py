@@ -13,8 +13,8 @@ from runs import assert_same, compose, train
 from toys import CPU, make_task, section
 
 from dlrun.config.build import build
-from dlrun.data.array_file import read_npy, read_npz
-from dlrun.data.arrays import ArraySet
+from dlrun.data.arrays.arrays import ArraySet
+from dlrun.data.arrays.file import read_npy, read_npz
 from dlrun.errors import UserError
 from dlrun.runs.cli import main
 

@@ -9,11 +9,11 @@ from toys import CPU, read
 
 from dlrun.config.pairing import CONFIGS
 from dlrun.data import resident
-from dlrun.data.augment import Augment
 from dlrun.data.base import Arrays, Draw
-from dlrun.data.images import Images
+from dlrun.data.images.augment import Augment
+from dlrun.data.images.images import Images
 from dlrun.data.resident import split_rows
-from dlrun.data.tables import Tables
+from dlrun.data.table.tables import Tables
 from dlrun.errors import DataError, UserError
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table

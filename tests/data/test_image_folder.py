@@ -22,10 +22,12 @@ from toys import CPU, section
 
 from dlrun.cli import main
 from dlrun.config.build import build
-from dlrun.data import decode, image_cache, resident, streamed
-from dlrun.data.image_csv import ListFormat, by_csv
-from dlrun.data.image_folder import ImageFolder
-from dlrun.data.image_lists import Classes, Listing, split
+from dlrun.data import resident
+from dlrun.data.images import cache as image_cache
+from dlrun.data.images import decode, streamed
+from dlrun.data.images.csv_list import ListFormat, by_csv
+from dlrun.data.images.folder import ImageFolder
+from dlrun.data.images.lists import Classes, Listing, split
 from dlrun.errors import DataError, PairingError, UserError
 from dlrun.spec import Image
 
@@ -610,7 +612,7 @@ def test_data_larger_than_memory_is_read_ahead(tmp_path, monkeypatch):
         (2 * stored, "resident on cpu"),
         (2 * stored - 1, "read ahead from its cache, 0.0 MB as uint8 (more"),
     ):
-        monkeypatch.setattr("dlrun.data.image_folder.free_memory", lambda device, free=free: free)
+        monkeypatch.setattr("dlrun.data.images.folder.free_memory", lambda device, free=free: free)
         assert make(tmp_path).describe().startswith(said)
     assert streamed.free_memory(CPU) > 2**20
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image as Picture
 from PIL import ImageEnhance, ImageOps
 
-from dlrun.data.random_augment import COLOURS, GEOMETRIC, OPERATIONS, RAND, TRIVIAL, apply_policy, operate
+from dlrun.data.images.random_augment import COLOURS, GEOMETRIC, OPERATIONS, RAND, TRIVIAL, apply_policy, operate
 from dlrun.seeds import generator
 
 CPU = torch.device("cpu")

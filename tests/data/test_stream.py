@@ -10,7 +10,7 @@ from runs import assert_same, rows
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import dlrun
-from dlrun.data.stream_place import Position, is_plain
+from dlrun.data.stream.place import Position, is_plain
 from dlrun.tasks.supervised import Supervised
 
 WORDS = ["model.hidden=[8]", "trainer.device=cpu", "trainer.log_every=0", "data.classes=2", "trainer.checkpoint_gap=0"]

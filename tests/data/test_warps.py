@@ -6,7 +6,7 @@ import torch
 from runs import compose, write_mnist
 from toys import CPU
 
-from dlrun.data.warps import warp
+from dlrun.data.images.warps import warp
 from dlrun.seeds import generator
 from dlrun.train.session import Session
 

@@ -353,7 +353,7 @@ def own(tmp_path, monkeypatch):
 
 SHORT = ["data=digits", "trainer.device=cpu", "trainer.epochs=2", "model.hidden=[8]", "trainer.checkpoint_gap=0"]
 SHORT += ["trainer.log_every=0"]
-AUGMENTED = {"_target_": "dlrun.data.augment.Augment", "flip": True}
+AUGMENTED = {"_target_": "dlrun.data.images.augment.Augment", "flip": True}
 
 
 def configured(*overrides, augment=None):

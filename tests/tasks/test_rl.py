@@ -15,9 +15,9 @@ from toys import DEVICE, NAMES, composed, make_update, seeded
 from dlrun.clock import Clock
 from dlrun.config.build import build
 from dlrun.config.check import check
-from dlrun.data.cartpole import CartPoles
-from dlrun.data.envs import Envs
-from dlrun.data.gymnasium_env import VectorEnvs, read_spec
+from dlrun.data.envs.cartpole import CartPoles
+from dlrun.data.envs.envs import Envs
+from dlrun.data.envs.gymnasium_env import VectorEnvs, read_spec
 from dlrun.errors import DataError, PairingError, UserError
 from dlrun.models.policy import Normaliser
 from dlrun.optim.buffers import BufferSnapshot

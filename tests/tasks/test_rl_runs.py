@@ -18,7 +18,7 @@ from toys import DEVICE, composed, make_update, seeded
 from dlrun.clock import Clock
 from dlrun.config import signatures
 from dlrun.config.build import build
-from dlrun.data.gymnasium_env import VectorEnvs, read_spec
+from dlrun.data.envs.gymnasium_env import VectorEnvs, read_spec
 from dlrun.errors import UserError
 from dlrun.output.folders import read_summary
 from dlrun.tasks.rl.a3c import A3C

@@ -15,9 +15,9 @@ from toys import CPU, DEVICE, Batches, learn, make_update, section, seeded
 
 from dlrun.config.build import build
 from dlrun.config.check import check
-from dlrun.data import decode
 from dlrun.data.base import Arrays
-from dlrun.data.masks import Masks
+from dlrun.data.images import decode
+from dlrun.data.images.masks import Masks
 from dlrun.data.readers.masks import KINDS, mask_folder, shapes
 from dlrun.errors import CheckpointError, DataError, PairingError, UserError
 from dlrun.models.fcn import bilinear_, fcn
@@ -65,7 +65,7 @@ class Whole(Batches):
 
 
 def masks(arrays: Arrays, spec: Mask, augment: dict | None = None, **keys) -> Masks:
-    changes = build({"_target_": "dlrun.data.augment.Augment"} | FLAT | (augment or {}))
+    changes = build({"_target_": "dlrun.data.images.augment.Augment"} | FLAT | (augment or {}))
     data = Masks(spec=spec, source=lambda: arrays, augment=changes, **PLAIN | keys)
     data.load(CPU)
     return data

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dlrun.api.memory import Frames, as_polars, given, with_targets
 from dlrun.config.build import build
-from dlrun.data.arrays import ArraySet
+from dlrun.data.arrays.arrays import ArraySet
 from dlrun.errors import UserError
 from dlrun.output.failures import within_memory
 from dlrun.runs.evaluate import SPLITS, measure

@@ -14,7 +14,7 @@ from dlrun.types import Average, Better, Named, Nested, OfTargets
 
 AVERAGES = (*typing.get_args(Average)[1:], *typing.get_args(OfTargets)[1:])
 WORD = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*", re.ASCII)
-AUGMENT = "dlrun.data.augment"
+AUGMENT = "dlrun.data.images.augment"
 OWN = "the dotted path of a function of your own"
 
 

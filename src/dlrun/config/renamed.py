@@ -50,7 +50,18 @@ def renamed(section: str, key: str, keys: Container[str]) -> str | None:
 
 
 # modules that moved: configs of runs from before are read with the new path
-MOVED = {"dlrun.runs.trackers": "dlrun.tracking.trackers"}
+MOVED = {
+    "dlrun.runs.trackers": "dlrun.tracking.trackers",
+    "dlrun.data.arrays": "dlrun.data.arrays.arrays",
+    "dlrun.data.augment": "dlrun.data.images.augment",
+    "dlrun.data.envs": "dlrun.data.envs.envs",
+    "dlrun.data.image_folder": "dlrun.data.images.folder",
+    "dlrun.data.images": "dlrun.data.images.images",
+    "dlrun.data.masks": "dlrun.data.images.masks",
+    "dlrun.data.stream": "dlrun.data.stream.stream",
+    "dlrun.data.tables": "dlrun.data.table.tables",
+    "dlrun.data.text": "dlrun.data.texts.texts",
+}
 
 
 def moved(target: str) -> str:
@@ -61,6 +72,6 @@ def moved(target: str) -> str:
 
 # keys that configs of older runs lack, with the value that has the effect of before
 ADDED: dict[str, dict[str, object]] = {
-    "dlrun.data.text.Texts": {"stratify": False},
+    "dlrun.data.texts.texts.Texts": {"stratify": False},
     "dlrun.data.readers.texts.text_folder": {"stratify": False},
 }

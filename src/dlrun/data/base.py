@@ -121,7 +121,7 @@ class VectorEnv(Protocol):
 
 
 class EnvData(Data, Protocol):
-    """The data of a reinforcement learning task: environments (data/envs.py)."""
+    """The data of a reinforcement learning task: environments (data/envs/envs.py)."""
 
     num_envs: int  # played together in training
     epoch_frames: int  # of all environments together

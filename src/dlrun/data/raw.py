@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import Batch, SampleData, pixel_statistics
-from dlrun.data.text import Texts
-from dlrun.data.words import join_tokens
+from dlrun.data.texts.texts import Texts
+from dlrun.data.texts.words import join_tokens
 from dlrun.spec import Columns, Series
 
 Raw = Tensor | list[str]

@@ -20,7 +20,7 @@ from dlrun.spec import Table
 if TYPE_CHECKING:
     from polars import DataFrame
 
-    from dlrun.data.arrays import ArraySet
+    from dlrun.data.arrays.arrays import ArraySet
     from dlrun.data.series.series_file import SeriesFile
     from dlrun.data.table.table_file import TableFile
 

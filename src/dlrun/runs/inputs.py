@@ -13,12 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dlrun.data.corpus import decode
 from dlrun.data.csv_rows import TEXTS, Column, columns_of, read_rows
-from dlrun.data.decode import MAX_PIXELS, odd_files, open_image
-from dlrun.data.decode import read as read_resized
-from dlrun.data.image_csv import ListFormat, listed_paths, resolve
-from dlrun.data.levels import Levels, ValueRange
+from dlrun.data.images.csv_list import ListFormat, listed_paths, resolve
+from dlrun.data.images.decode import MAX_PIXELS, odd_files, open_image
+from dlrun.data.images.decode import read as read_resized
+from dlrun.data.images.levels import Levels, ValueRange
+from dlrun.data.texts.corpus import decode
 from dlrun.data.walk import IMAGE_SUFFIXES, TEXT_SUFFIXES, read_bytes, walk
 from dlrun.errors import DataError, UnreadableImage, UserError, counted, printable
 from dlrun.paths import irregular

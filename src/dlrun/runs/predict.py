@@ -176,7 +176,7 @@ def _read(run: "FinishedRun", given: Inputs) -> tuple[Iterator[tuple[str, object
     import numpy as np
     import torch
 
-    from dlrun.data.arrays import ArraySet
+    from dlrun.data.arrays.arrays import ArraySet
     from dlrun.runs import input_rows, inputs
 
     data, spec = run.data, run.data.spec

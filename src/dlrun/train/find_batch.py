@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from dlrun.data.streamed import free_memory
+from dlrun.data.images.streamed import free_memory
 from dlrun.errors import UserError
 from dlrun.output.console import table
 from dlrun.output.failures import within_memory

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dlrun.data.corpus import Text
 from dlrun.data.readers.formats import SafeUnpickler
+from dlrun.data.texts.corpus import Text
 from dlrun.errors import DataError, counted
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")

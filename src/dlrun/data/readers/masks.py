@@ -13,9 +13,9 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from dlrun.data.base import Arrays
-from dlrun.data.decode import odd_files, open_image, read, upright_size
-from dlrun.data.levels import Levels, ValueRange, levels_of
-from dlrun.data.mask_pairs import mask_splits
+from dlrun.data.images.decode import odd_files, open_image, read, upright_size
+from dlrun.data.images.levels import Levels, ValueRange, levels_of
+from dlrun.data.images.mask_pairs import mask_splits
 from dlrun.errors import DataError, counted, printable
 from dlrun.paths import find, irregular
 from dlrun.system.cpus import cpus
@@ -26,7 +26,7 @@ LOSSY = (".jpg", ".jpeg")
 
 
 class Pairs(NamedTuple):
-    """Images and masks, uint8, and the levels of images with more than 8 bits a value (data/levels.py).
+    """Images and masks, uint8, and the levels of images with more than 8 bits a value (data/images/levels.py).
 
     num_val: number of the last train samples that are val by the folders; 0: val is cut from them. about: describes the
     splits that are folders.

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from dlrun.data.classes import number_classes
-from dlrun.data.corpus import Corpus, Text, cached, safe_name
 from dlrun.data.csv_rows import LABELS, TEXTS, Column, columns_of, read_rows
 from dlrun.data.readers.keras_reviews import keras_reviews
 from dlrun.data.sources.fetch import fetch
+from dlrun.data.texts.corpus import Corpus, Text, cached, safe_name
 from dlrun.data.walk import TEXT_SUFFIXES, described, folders, read_bytes, split_folders, walk
 from dlrun.errors import DataError, UserError, counted, printable
 from dlrun.paths import find

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import Arrays, Draw
-from dlrun.data.images import Images
-from dlrun.data.levels import describe_levels
+from dlrun.data.images.images import Images
+from dlrun.data.images.levels import describe_levels
 from dlrun.data.resident import Resident, check_contrast, split_rows
 from dlrun.errors import DataError, UserError, counted
 from dlrun.spec import Mask

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from dlrun.data.levels import Levels, ValueRange, levels_of, to_bytes, value_range
+from dlrun.data.images.levels import Levels, ValueRange, levels_of, to_bytes, value_range
 from dlrun.paths import irregular
 from dlrun.system.python import SAFE
 
@@ -156,7 +156,7 @@ def write(
         return done
     # plain processes, because multiprocessing would import the caller's main module again
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-c", SAFE + "from dlrun.data.decode import serve; serve()"]
+    command = [sys.executable, "-c", SAFE + "from dlrun.data.images.decode import serve; serve()"]
     workers = [Popen(command, stdin=PIPE, stdout=PIPE, env=env, text=True, encoding="utf-8") for _ in range(processes)]
     try:
         with ThreadPoolExecutor(processes) as threads:

@@ -10,8 +10,8 @@ import torch
 
 from dlrun.config.extras import install
 from dlrun.data.base import Video
-from dlrun.data.cartpole import CartPoles
-from dlrun.data.gymnasium_env import VectorEnvs, open_env, read_spec, vectors
+from dlrun.data.envs.cartpole import CartPoles
+from dlrun.data.envs.gymnasium_env import VectorEnvs, open_env, read_spec, vectors
 from dlrun.errors import UserError
 from dlrun.spec import Env
 from dlrun.types import Count, Index, Name, Size

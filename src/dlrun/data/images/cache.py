@@ -20,8 +20,8 @@ from zlib import crc32
 
 import numpy as np
 
-from dlrun.data.decode import Shape, write
-from dlrun.data.levels import Levels, levels_of
+from dlrun.data.images.decode import Shape, write
+from dlrun.data.images.levels import Levels, levels_of
 from dlrun.data.sources.lock import lock
 from dlrun.errors import DataError, check_state, counted, printable
 from dlrun.system.cpus import cpus

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from dlrun.data.csv_rows import LABELS, PATHS, Column, columns_of, read_rows
-from dlrun.data.image_lists import Classes, Listing, labelled
+from dlrun.data.images.lists import Classes, Listing, labelled
 from dlrun.data.walk import IMAGE_SUFFIXES
 from dlrun.errors import DataError, counted, some
 

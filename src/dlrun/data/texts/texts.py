@@ -15,10 +15,10 @@ from torch import Tensor
 
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels, numbers_like
-from dlrun.data.corpus import Corpus, Text, encode, pad, vocabulary, words_of
 from dlrun.data.on_device import OnDevice
 from dlrun.data.resident import Resident, split_rows
 from dlrun.data.splits import split_random
+from dlrun.data.texts.corpus import Corpus, Text, encode, pad, vocabulary, words_of
 from dlrun.errors import DataError, UserError, counted, printable
 from dlrun.spec import Tokens
 from dlrun.types import Count, Fraction, Index, Range, Sampler, Size, TextReader, Tokenization
@@ -40,9 +40,9 @@ class _TokensWithWords(Tokens):
 class Texts(OnDevice):
     """A data set of labelled texts. Nothing is read before `load`, or before a network reads the words from the spec.
 
-    length: ids in a row; vocab: number of ids. tokens: see data/words.py. pad: the side that is padded; truncate: the
-    side of a longer text that is cut off. start: whether id 1 begins each text, as in Keras. stratify: whether val is
-    cut from each class separately.
+    length: ids in a row; vocab: number of ids. tokens: see data/texts/words.py. pad: the side that is padded; truncate:
+    the side of a longer text that is cut off. start: whether id 1 begins each text, as in Keras. stratify: whether val
+    is cut from each class separately.
     Batches: x int32 (B, length); y int64 (B,).
     """
 

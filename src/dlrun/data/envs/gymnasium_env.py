@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import gymnasium
     from numpy.typing import ArrayLike
 
-PROJECT_ENVS = {"Maze-v0": "dlrun.data.maze"}  # modules that register an environment of this project
+PROJECT_ENVS = {"Maze-v0": "dlrun.data.envs.maze"}  # modules that register an environment of this project
 LONGEST = 10_000  # steps of an episode if the environment has no time limit
 WRAPPED = "register the wrapped environment in a package:\n  DL_RUN_ALLOW=package dl-run data=gym data.id=package:id"
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dlrun.data.base import Draw
 from dlrun.data.boxes import boxes
-from dlrun.data.random_augment import apply_policy
-from dlrun.data.warps import warp
+from dlrun.data.images.random_augment import apply_policy
+from dlrun.data.images.warps import warp
 from dlrun.errors import UserError
 from dlrun.seeds import generator
 from dlrun.types import Change, Few, Fraction, Index, NonNegative, Range
@@ -24,7 +24,7 @@ class Augment:
     flip: flip half of the images; true: left-right, vertical: top-bottom, both: each of the two independently;
     alternate: left-right, each image in every second epoch (Jordan 2024, arXiv 2404.00498, section 3.6).
     crop: pad each side by this number of pixels, then crop at random. pad: black pixels or a reflection.
-    rot90: rotate by 0 to 3 quarter turns. rotate, zoom, shear: see data/warps.py.
+    rot90: rotate by 0 to 3 quarter turns. rotate, zoom, shear: see data/images/warps.py.
     cutout: side of a square that is set to the mean (DeVries and Taylor 2017).
     erase: share of images that get a box of noise (Zhong et al. 2017).
     noise: standard deviation of Gaussian noise on the normalised image. jitter: largest change of brightness (added to

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from dlrun.data.levels import Levels, ValueRange, levels_of, to_bytes
+from dlrun.data.images.levels import Levels, ValueRange, levels_of, to_bytes
 from dlrun.errors import DataError
 
 Kind = Literal["images", "rows", "series"]

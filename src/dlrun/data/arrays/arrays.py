@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.array_file import Part, grouped, joined, read_npy, read_npz
-from dlrun.data.array_kinds import as_bytes, kind_of, levels_in, shaped, standardised, statistics
-from dlrun.data.array_targets import check_varied, like, targets_of
-from dlrun.data.augment import Augment
+from dlrun.data.arrays.file import Part, grouped, joined, read_npy, read_npz
+from dlrun.data.arrays.kinds import as_bytes, kind_of, levels_in, shaped, standardised, statistics
+from dlrun.data.arrays.targets import check_varied, like, targets_of
 from dlrun.data.base import Arrays
-from dlrun.data.levels import Levels, describe_levels
+from dlrun.data.images.augment import Augment
+from dlrun.data.images.levels import Levels, describe_levels
+from dlrun.data.images.pixels import Pixels
 from dlrun.data.on_device import OnDevice
-from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_contrast
 from dlrun.data.splits import cut
 from dlrun.errors import IN_MEMORY, DataError, UserError, counted

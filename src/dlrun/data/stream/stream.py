@@ -1,7 +1,7 @@
 """Batches from loaders of your own: torch DataLoaders, torchdata's StatefulDataLoader, WebDataset, any iterable.
 
 A loader has no order that is a function of (seed, epoch), so a run that is resumed in mid-epoch must bring it back
-to its place (stream_place.py). If the loader has `state_dict` and `load_state_dict`, its state is in the checkpoint,
+to its place (place.py). If the loader has `state_dict` and `load_state_dict`, its state is in the checkpoint,
 without the random generators of its worker processes. Else the batches up to that place are read again. That is exact
 if the loader is a function of the global random generators of torch, NumPy and Python, which are seeded before each
 batch, or has `set_epoch`. The last batch read again is compared with the one before the stop, so the run reports
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import Batch
-from dlrun.data.stream_batch import AXES, as_batch
-from dlrun.data.stream_place import END, Place, Position, items_of, seed_all
+from dlrun.data.stream.batch import AXES, as_batch
+from dlrun.data.stream.place import END, Place, Position, items_of, seed_all
 from dlrun.errors import DataError, UserError, counted, own_code
 from dlrun.spec import Classes, Image, Series, Table, Tokens
 from dlrun.types import Count, Size, StreamSource

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
-from dlrun.data.image_cache import Cache, cached
-from dlrun.data.image_csv import ListFormat, by_csv, write_csv
-from dlrun.data.image_lists import Classes, Listing, by_folders, check_splits, find_root, split
-from dlrun.data.levels import Levels, describe_levels
-from dlrun.data.pixels import Pixels
+from dlrun.data.images.cache import Cache, cached
+from dlrun.data.images.csv_list import ListFormat, by_csv, write_csv
+from dlrun.data.images.levels import Levels, describe_levels
+from dlrun.data.images.lists import Classes, Listing, by_folders, check_splits, find_root, split
+from dlrun.data.images.pixels import Pixels
+from dlrun.data.images.streamed import Streamed, free_memory
 from dlrun.data.resident import Resident, check_contrast
 from dlrun.data.splits import cut
-from dlrun.data.streamed import Streamed, free_memory
 from dlrun.errors import DataError, UserError, counted, printable, some
 from dlrun.spec import Image
 from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Name, Positive, Sampler, Size

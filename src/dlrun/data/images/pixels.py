@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from dlrun.data.augment import Augment, cut_out
 from dlrun.data.base import Draw
+from dlrun.data.images.augment import Augment, cut_out
 from dlrun.errors import UserError
 from dlrun.seeds import generator
 

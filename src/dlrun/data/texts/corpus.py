@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dlrun.data.sources.lock import lock
-from dlrun.data.words import FILTERS, split_text
+from dlrun.data.texts.words import FILTERS, split_text
 from dlrun.errors import DataError, check_state
 from dlrun.output.written import sync_folder
 from dlrun.types import Tokenization

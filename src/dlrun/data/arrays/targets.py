@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from dlrun.data.array_file import check_numbers
+from dlrun.data.arrays.file import check_numbers
 from dlrun.data.classes import number_classes
 from dlrun.errors import DataError, UserError, some
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
+from dlrun.data.images.pixels import Pixels
 from dlrun.data.on_device import OnDevice
-from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_arrays, check_contrast, split_rows
 from dlrun.spec import Image
 from dlrun.types import Augmentation, Count, Fraction, ImageReader, Index, Positive, Sampler

@@ -1,0 +1,1 @@
+"""Samples in arrays, in memory or from .npz and .npy files."""

@@ -1,0 +1,1 @@
+"""Batches from loaders of your own."""
