@@ -231,6 +231,19 @@ def cli(bench: Bench) -> None:
     bench.versus("cli", "import hydra", partial(bench.seconds, *CODE, "import hydra"), ours, 3.0)
 
 
+def python(bench: Bench) -> None:
+    """Seconds of a whole process: the command, and a program that calls dlrun.train with the same words."""
+
+    def command() -> float:
+        return bench.seconds(*bench.training("trainer.epochs=3")[0])
+
+    def program() -> float:
+        words = bench.training("trainer.epochs=3")[0][len(RUN) :]
+        return bench.seconds(*CODE, f"import dlrun; dlrun.train(*{words})")
+
+    bench.versus("python", "dl-run", command, {"dlrun.train, digits": program}, 0.1, more="s")
+
+
 def trackers(bench: Bench) -> None:
     """Seconds of a run's steps with each tracker that is installed; all in one process, in turns."""
     found = bench.last_line(sys.executable, HERE / "bench_trackers.py", 3 * bench.args.epochs, bench.args.repeats)
@@ -241,7 +254,7 @@ def trackers(bench: Bench) -> None:
 
 
 PARTS = {net: partial(training, net=net) for net in SHARE}
-PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo, images, trackers)}
+PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo, images, python, trackers)}
 PARTS |= {model: partial(generative, model=model) for model in ("vae", "wgan_gp")}
 PARTS |= {"stacks": partial(stacks, run=RUN), "tables": tables}
 

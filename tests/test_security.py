@@ -209,7 +209,7 @@ FLAGS = {
     "--resolve": "expected dl-run --cfg job --resolve",
     "--cfg job -m": "Only one of",
     "-m hydra.mode=RUN": "expected only one of the two",
-    "--shell-completion": "Expecting one subcommand",
+    "--shell-completion": "--shell-completion is Hydra's",
     "--config-name=other": "there is no config 'other'",
     "--info=x": "invalid choice",
 }

@@ -24,7 +24,7 @@ from dlrun.config.loader import Loader
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.project import output_dir, trust_command
 from dlrun.config.usage import usage
-from dlrun.errors import UserError, printable
+from dlrun.errors import FULL, UserError, printable
 from dlrun.output.json_line import ENDING, FLAG, one_json_line
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, lost, open_streams, silence
 from dlrun.overrides import key_of, quoted
@@ -94,7 +94,7 @@ def run_command() -> None:
         if lost:
             sys.exit(1)
     except UserError as error:
-        fail(str(error))
+        fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         is_resumed = any(key_of(argument) == "resume" for argument in sys.argv[1:])
         hint = "the run is unchanged and can be resumed again" if is_resumed else "there is nothing to resume"
@@ -104,7 +104,7 @@ def run_command() -> None:
     except Exception as error:
         if is_of_disk(error):
             complain_of_disk("dl-run", error)
-            sys.exit(2)
+            sys.exit(1 if error.errno in FULL else 2)
         if is_ours(error):
             raise
         fail(explain(error, sys.argv[1:], flags.config_dir))

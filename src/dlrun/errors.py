@@ -1,7 +1,7 @@
 """The exceptions of the package, and how their messages are worded.
 
 An error that the user can fix is a `UserError`: the command prints it in one short block, without a traceback, and
-exits with code 2 (1 where `exit_code` says so: the command was right, but the run failed). All others are bugs.
+exits with `exit_code`: 2, or 1 where the command was right, but the run failed or a disk is full. All others are bugs.
 
 UserError               the request cannot be fulfilled: a wrong value, a missing file, too little memory or disk space
   + ConfigError         a config has mistakes; the message lists all of them
@@ -21,6 +21,7 @@ _MirrorError (data/sources/fetch.py), after which the next mirror is tried; and 
 BaseException), by which a signal stops work that may be abandoned at once.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -37,6 +38,8 @@ from typing import TextIO
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 NO_UTF8 = re.compile("[\udc80-\udcff]")  # how Python represents the bytes of a file name that are not UTF-8
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # how a disk without room fails
+
 IN_MEMORY = (
     "the run was trained on samples in the memory of a Python program, which its folder does not hold\n"
     "  expected the same samples from Python: dlrun.resume(run, x=..., y=...), or others: run.evaluate(x=..., y=...)"
@@ -46,10 +49,20 @@ IN_MEMORY = (
 class UserError(Exception):
     """A message of a few lines: what happened (with the value), what was expected, how to fix it.
 
-    exit_code: 2, the request is wrong and nothing was started; or 1, the request was right, but the run failed.
+    code: 2, the request is wrong and nothing was started; or 1, the request was right, but the run failed.
     """
 
-    exit_code = 2
+    code = 2
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a command that ends with this error: `code`, or 1 if it was made of that of a full disk."""
+        cause: BaseException | None = self
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.errno in FULL:
+                return 1
+            cause = cause.__context__
+        return self.code
 
 
 class DataError(UserError):
@@ -63,7 +76,7 @@ class CheckpointError(UserError):
 class DependencyLost(UserError):
     """Something that a run depends on ended: another process, an environment. The session adds how to resume."""
 
-    exit_code = 1
+    code = 1
 
 
 class ConfigError(UserError):
@@ -77,7 +90,7 @@ class ConfigError(UserError):
 class Diverged(UserError):
     """The loss, a metric or a weight is not finite. Raised before the weights change or a checkpoint is replaced."""
 
-    exit_code = 1
+    code = 1
 
 
 class PeerLost(DependencyLost):

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 import dlrun
 from dlrun import cli
 from dlrun.config import consent, new_package, plugins, project, signatures
+from dlrun.config.code_options import GROUPS
 from dlrun.config.compose import compose
 from dlrun.config.new_package import FILES, TEMPLATE
 
@@ -37,6 +39,10 @@ def clean(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
     yield
+    for group in GROUPS:  # code that became an option
+        options = ConfigStore.instance().repo.get(group, {})
+        for name in [name for name in options if name.startswith("acme.")]:
+            del options[name]
     for cache in (plugins.plugins, project._if_trusted, signatures.signature):
         cache.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] in ("acme", "mynets", "evil")]:

@@ -3,13 +3,14 @@
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 from toys import composed
 
 from dlrun import cli
 from dlrun.config.check import check
-from dlrun.config.renamed import MOVED, RENAMED
+from dlrun.config.renamed import ADDED, MOVED, RENAMED
 from dlrun.config.saved import read_config
-from dlrun.config.signatures import public_names
+from dlrun.config.signatures import public_names, signature
 from dlrun.errors import ConfigError
 
 
@@ -71,3 +72,16 @@ def test_the_config_of_an_old_run_is_read_with_the_present_module_names(tmp_path
     assert saved.tracker.own == {"_target_": "mine.Own"} and saved.model == {"_target_": "dlrun.models.mlp.mlp"}
     for before, now in MOVED.items():
         assert public_names(now, "class") and not public_names(before, "class")
+
+
+def test_keys_that_an_old_run_lacks_are_added_with_their_former_effect(tmp_path):
+    config = composed("model=bag_of_words", "data=text_folder", "data.stratify=true")
+    data = {k: v for k, v in config["data"].items() if k != "stratify"}
+    old = {"data": data | {"source": {k: v for k, v in data["source"].items() if k != "stratify"}}}
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(old))
+    (tmp_path / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {data: text_folder}}}\n")
+    saved, _ = read_config(tmp_path)
+    assert saved.data.stratify is saved.data.source.stratify is False
+    for target, keys in ADDED.items():
+        assert keys.keys() <= signature(target).keys.keys()

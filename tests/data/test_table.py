@@ -19,6 +19,7 @@ from toys import CPU, make_task
 
 from dlrun.config.build import build
 from dlrun.data.splits import split_groups, split_random, split_times
+from dlrun.data.table import blocks
 from dlrun.data.table.encode import encode, learn_column, stacked
 from dlrun.data.table.read import Format, read_table
 from dlrun.data.table.table_file import TableFile
@@ -371,6 +372,7 @@ BAD = {
     "all missing": ("a,b\n1,\n2,\n", [], "the target b has no values"),
     "empty": ("", [], "is empty"),
     "only a header": ("a,b\n", [], "has no rows"),
+    "an empty first line": ("\na,b\n1,2\n2,3\n", [], "line 1: it is empty"),
     "no table": (b"\x89PNG\r\n\x1a\n\0\0", [], "is an image, not a table"),
     "zero bytes": (b"a,b\n1,\0\n", [], "holds zero bytes"),
     "a spreadsheet": (b"PK\x03\x04", [], "a zip or a spreadsheet"),
@@ -521,6 +523,40 @@ def test_quoted_values_keep_separators_and_lines(tmp_path):
     path.write_text("a,b\n" + 20 * '"x, y\nz",1.5\n"u ""v""",2.5\n')
     data = loaded(path, target="b")
     assert data.fitted()["categories"][0]["levels"] == ['u "v"', "x, y\nz"] and data.size("all") == 40
+
+
+@pytest.mark.parametrize("change", ["", "quote", "late text", "late number", "late gap", "long", "short", "no end"])
+def test_blocks_of_a_file_give_the_rows_of_the_whole_file(change, tmp_path, monkeypatch):
+    """Blocks end after records. A value of another type, or lines of other lengths, in a late block are no other."""
+    rows = [f'{i},"say ""{i % 3}""\n, {i % 4}",{i / 7:.4f},2020-01-{i % 28 + 1:02d},{i % 2}' for i in range(300)]
+    odd = {
+        "quote": '7,5" pipe,1,2020-01-01,1',
+        "late text": "x,y,1,2020-01-01,1",
+        "late number": "7.5,y,1,2020-01-01,1",
+    }
+    odd |= {
+        "late gap": "7,NA,?,NA,1",
+        "long": "7,y,1,2020-01-01,1,2",
+        "short": "7,y",
+        "no end": f'7,"{999 * "z"}",1,,1',
+    }
+    rows[250:250] = [odd[change]] if change else []
+    path, form = tmp_path / "t.csv", Format(missing=("", "NA", "?"))
+    path.write_text("a,b,c,d,y\n" + "\n".join(rows))
+
+    def found(size: int) -> tuple[dict, list] | str:
+        for name in ("BLOCK", "HEAD"):
+            monkeypatch.setattr(blocks, name, size)
+        try:
+            frame, _ = read_table(path, form, time="d")
+        except UserError as error:
+            return str(error)
+        return dict(frame.cast({pl.Enum: pl.String, pl.Categorical: pl.String}).schema), frame.rows()
+
+    whole = found(10**6)
+    assert found(512) == whole and isinstance(whole, str) == (change in ("quote", "long", "short"))
+    if change == "":
+        assert whole[0]["d"] == pl.Datetime("us") and whole[1][5][1] == 'say "2"\n, 1'
 
 
 def test_baselines_are_printed_beside_the_test_metrics(run, monkeypatch, capsys):

@@ -2,9 +2,13 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import torch
@@ -44,6 +48,7 @@ def test_a_disk_that_is_full_before_the_first_checkpoint_is_reported(config, tmp
         patch.setattr(checkpoints, "save", lambda path, state: disk_full())
         with pytest.raises(UserError) as error:
             train(tmp_path, config())
+    assert error.value.exit_code == 1
     assert "no checkpoint was written yet: make room, then start the run again" in str(error.value)
     assert "resume=" not in str(error.value) and "Errno" not in "".join(capsys.readouterr())
 
@@ -101,3 +106,17 @@ def test_a_device_without_space_is_reported(config, tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(UserError, match="cannot write to the run's folder .*No space left on device"):
         train(tmp_path, config())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[], ["-m", "seed=0,1"], ["seeds=2", "sweep.stack=2"]])
+def test_a_command_on_a_full_disk_ends_with_1(words, tmp_path):
+    """Really: no file of the processes may have more than 99 kB, and the first checkpoint needs more."""
+    limited = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (99_000, 99_000))
+    command = [sys.executable, "-m", "dlrun", "--json", "data=digits", "trainer.epochs=1", *words]
+    command += [f"output_dir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limited)
+    found = json.loads(done.stdout)
+    assert done.returncode == found["exit_code"] == 1 and found["status"] == "failed", done
+    assert "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert found.get("jobs") in (None, {"failed": 2})

@@ -110,6 +110,7 @@ def test_a_distributed_run_prints_one_line(tmp_path):
     assert code == 0 and found["folder"] == str(tmp_path / "run") and found["metrics"]["test/acc"] > 0
     code, found = run("-m", "optimizer.lr=1e-3,1e30", *SMALL[:-1], "output_dir=out")
     assert code == 1 and found["status"] == "failed" and found["jobs"] == {"finished": 1, "diverged": 1}
+    assert re.match("job 1: .*the loss is (nan|inf)", found["first_failure"])
     (best,) = found["best"]
     assert (
         best["job"] == 0 and Path(best["folder"], "summary.json").is_file() and "optimizer.lr=0.001" in best["command"]

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dlrun.output import drawing, plots, predictions
@@ -13,6 +14,7 @@ from dlrun.output.run_folder import Run
 from dlrun.runs import compare
 from dlrun.spec import Table
 from dlrun.tasks.images import grid, image_figure
+from dlrun.tasks.report import report_targets
 
 NAMES = ("$a$ $b_$", r"x^$\frac$", "Élektro", "猫", "\udcff")
 
@@ -150,6 +152,25 @@ def test_ticks_are_round_and_short():
     figure = plots.curves([{"epoch": e, "val/a": 0.56 + e / 50} for e in (1, 2, 3)], "a", None)
     labels = figure.axes[0].yaxis.get_major_formatter().format_ticks(figure.axes[0].yaxis.get_majorticklocs())
     assert len({len(label) for label in labels}) == 1, "as many decimals on an axis"
+
+
+def test_large_splits_are_drawn_in_part(monkeypatch):
+    """Evenly spaced samples, whatever the batches; the error in the title is that of all."""
+    monkeypatch.setattr(predictions, "POINTS", 100)
+    y = torch.arange(1000.0)[:, None]
+
+    class Rows:
+        def size(self, split):
+            return len(y)
+
+        def batches(self, split):
+            return ((rows, rows) for rows in y.split(37))
+
+    figures, _ = report_targets(lambda x: 2 * x, Rows(), Table(features=2, targets=1))
+    drawn = figures["residuals"].args
+    assert drawn[0].ravel().tolist() == list(range(0, 1000, 10)) and (drawn[1] == 2 * drawn[0]).all()
+    figure = figures["residuals"]()
+    assert "mean absolute error 499.5" in texts(figure) and "samples, one in 10" in texts(figure)
 
 
 def test_sheets_have_gaps_and_headings():

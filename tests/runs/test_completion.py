@@ -24,6 +24,8 @@ def folder(tmp_path_factory):
     base = tmp_path_factory.mktemp("shell")
     write_run(base / "outputs" / "day" / "one", test={"test/acc": 0.5})
     write_run(base / "other runs" / "day" / "my run", status="stopped")
+    write_run(base / "swept" / "day" / "sweep" / "0")
+    (base / "swept" / "day" / "sweep" / "sweep.json").write_text("{}")
     (base / "bin").mkdir()
     for name, module in {"dl-run": "__main__", "dl-runs": "runs.cli", "dl-data": "runs.data_cli"}.items():
         path = base / "bin" / name
@@ -56,6 +58,7 @@ def folder(tmp_path_factory):
         (["resume="], "resume=last resume=outputs/day/one"),
         (["output_dir=other runs", "resume=o"], "resume=other runs/day/my run"),
         (["init=out"], "init=outputs/day/one"),
+        (["-m", "output_dir=swept", "sweep.resume="], "sweep.resume=last sweep.resume=swept/day/sweep"),
         (["--c"], "--cfg --config-dir"),
         (["--cfg", ""], "job hydra all"),
         (["--config-dir", "mo"], ""),
@@ -81,6 +84,8 @@ def test_words_of_dl_run(line, words, folder, monkeypatch):
         (cli, ["show", "--output-dir=other runs", "other"], ["other runs/day/my run"]),
         (cli, ["compare", "last", "l"], ["last"]),
         (cli, ["watch", "l"], ["last"]),
+        (cli, ["watch", "--output-dir", "swept", "swept"], ["swept/day/sweep/0", "swept/day/sweep"]),
+        (cli, ["show", "--output-dir", "swept", "swept"], ["swept/day/sweep/0"]),
         (cli, ["list", "mod"], ["model="]),
         (cli, ["list", "model=m"], ["model=mlp"]),
         (cli, ["list", "status=stopped,fin"], ["status=stopped,finished"]),

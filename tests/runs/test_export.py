@@ -149,7 +149,7 @@ def test_a_full_disk_is_reported(tmp_path):
     for form in FORMATS:
         command = [sys.executable, "-c", code + "from dlrun.runs.cli import main; main()", form]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 2 and f"cannot write {folder}" in done.stderr, done.stderr
+        assert done.returncode == 1 and f"cannot write {folder}" in done.stderr, done.stderr
         assert not list((folder / "export").iterdir())
 
 

@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 # new processes start within milliseconds: they are forks of a process that has imported everything
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["dlrun.system.forkserver_preload", "dlrun.train.session", "torch.utils.tensorboard", "hydra.main"]
+    ["dlrun.system.forkserver_preload", "dlrun.train.session", "hydra.main"]
     + ["matplotlib.figure", "matplotlib.backends.backend_agg"]
 )
 DEVICE = os.environ.get("DL_RUN_TEST_DEVICE", "cpu")  # or cuda, where there is one

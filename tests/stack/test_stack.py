@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -41,6 +42,7 @@ from dlrun.stack.update import StackedUpdate
 from dlrun.sweep.running import spoken
 from dlrun.sweep.stacks import divide, halves, parse, plan, which
 from dlrun.sweep.state import Job
+from dlrun.train.session import Session
 
 K, B = 5, 6
 
@@ -213,6 +215,19 @@ def test_jobs_together_log_what_they_log_alone(config, tmp_path, monkeypatch):
         assert summaries[0].keys() == summaries[1].keys() and summaries[1]["status"] == "finished"
         assert {path.name for path in (b / "checkpoints").iterdir()} >= {"best.ckpt", "last.ckpt"}
         assert state(a).keys() == state(b).keys()
+
+
+def test_jobs_that_choose_their_batch_size_share_their_data(tmp_path):
+    """As data=table does; the learning rates of some optimizers follow it."""
+    config, names = compose("data=moons", "model=mlp", "model.hidden=[8]", "trainer.epochs=2", "trainer.device=cpu")
+    config["data"]["batch_size"], members = 64, list[Member]()  # what `auto` is before the data is read
+    for k in range(2):
+        like, one = members[-1].session if members else None, deepcopy(config) | {"seed": k}
+        members.append(make_member(k, one, names, tmp_path / str(k), like, ["data.batch_size"]))
+    first, second = (member.session for member in members)
+    assert first.data is second.data and first.data.batch_size == second.config["data"]["batch_size"] == 32
+    take_over = Session(deepcopy(second.config), names, ["data.batch_size"], like=second)  # of a member of a population
+    assert take_over.data is first.data
 
 
 @pytest.mark.parametrize("words", [["data=digits", "model.norm=batch", "model.dropout=0.3"], ["data=swiss_roll"]])
@@ -390,6 +405,35 @@ def test_a_job_that_diverges_leaves_the_others_alone(config, tmp_path):
     for a, b in (("0", "0"), ("2", "1")):
         for one, other in zip(rows(tmp_path / "with" / a), rows(tmp_path / "without" / b), strict=True):
             assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mlp", "dqn"])
+def test_a_trial_leaves_no_trace(name, config, tmp_path):
+    """It takes steps with the jobs' optimizers, environments and statistics, and undoes them."""
+    jobs = [compose(*OTHERS["dqn"], "task=dqn", f"seed={k}") for k in range(2)] if name == "dqn" else []
+    jobs = jobs or [config(*COMMON, *job) for job in JOBS]
+    members = [make_member(k, *job, tmp_path / str(k)) for k, job in enumerate(jobs)]
+    stack = Stack(members, Checkpoints(tmp_path), "id")
+    before = deepcopy({number: part["state"]["components"] for number, part in stack.parts()[0].items()})
+    assert gain(stack) > 0
+    after = {number: part["state"]["components"] for number, part in stack.parts()[0].items()}
+    assert same(before, after)
+
+
+@pytest.mark.slow
+def test_a_stack_that_needs_too_much_memory_is_halved(tmp_path):
+    """Really: the processes may take 22 copies of the weights of a job more than they have after their imports."""
+    from dlrun.sweep.forks import IMPORTED
+
+    words = ["-m", "data=digits", "model.hidden=[4000,4000]", "seed=0,1,2,3", "sweep.stack=4", "trainer.max_steps=2"]
+    code = f"import sys, importlib; [importlib.import_module(name) for name in {IMPORTED}]; "
+    own = subprocess.check_output([sys.executable, "-c", code + "print(open('/proc/self/status').read())"], text=True)
+    size = int(own.partition("VmPeak:")[2].split()[0]) * 1024 + 22 * 4 * 16_300_000
+    limited = partial(resource.setrlimit, resource.RLIMIT_AS, (size, size))
+    command = [sys.executable, "-m", "dlrun", *words, f"output_dir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limited)
+    assert done.returncode == 0, done
+    assert "4 jobs (0 to 3) train in stacks of 2 and 2: out of memory: cannot allocate" in done.stdout
 
 
 def test_obstacles_to_stacking_are_named(config, tmp_path):

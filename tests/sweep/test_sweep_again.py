@@ -243,13 +243,15 @@ def test_a_full_disk_is_reported_and_a_report_ends_nothing(tmp_path, monkeypatch
     monkeypatch.setattr("dlrun.sweep.state.write_whole", full)
     with pytest.raises(
         UserError, match="cannot write to the sweep's folder .*: No space left on device\n  expected a writable disk"
-    ):
+    ) as error:
         with state.alone():
             state.jobs[0].status = "running"
+    assert error.value.exit_code == 1
     (tmp_path / "logs").write_text("no folder")
     runner = Runner(state, Plan(), Slots(1, None, []), 1.0, lambda *_: ["true"], Screen(), launch=process.start)
-    with pytest.raises(UserError, match="cannot write to the sweep's folder .*: File exists"):
+    with pytest.raises(UserError, match="cannot write to the sweep's folder .*: File exists") as error:
         runner.start(state.jobs[0], 0)
+    assert error.value.exit_code == 2
     settings = Namespace(join=None)
     monkeypatch.setattr("dlrun.sweep.opening.write_whole", full)
     with pytest.raises(

@@ -21,6 +21,7 @@ from dlrun.system.torch_internals import (
     cpu_has_bf16,
     own_tensors,
     plain_step,
+    quick_step,
     refresh_flat_weights,
     skip_compiler_import,
 )
@@ -77,6 +78,41 @@ def test_a_plain_step_equals_the_optimizers_own(make):
             plain_step(both[1])()
     assert torch.equal(nets[0].weight, nets[1].weight)
     assert hasattr(type(both[1]).step, "__wrapped__"), "torch no longer wraps the step: plain_step saves nothing"
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+def test_a_quick_step_equals_the_optimizers_own(make):
+    """With two groups, a rate that changes, a step in which a parameter has no gradient, and a state that is loaded."""
+    nets = [nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    both = [
+        make(
+            [{"params": each.parameters(), "weight_decay": 0.1 * i} for i, each in enumerate(net)], lr=0.01, fused=True
+        )
+        for net in nets
+    ]
+    step = quick_step(both[1])
+    for at in range(8):
+        for net, optimizer in zip(nets, both, strict=True):
+            optimizer.zero_grad()
+            net(torch.ones(4, 3)).square().sum().backward()
+            optimizer.param_groups[0]["lr"] = 0.01 / (at + 1)
+            if at == 4:
+                net[1].bias.grad = None
+        both[0].step()
+        with torch.no_grad():
+            step()
+        if at == 5:
+            both[1].load_state_dict(both[1].state_dict())
+            step = quick_step(both[1])
+    assert all(map(torch.equal, nets[0].parameters(), nets[1].parameters()))
+    wanted, found = (optimizer.state_dict()["state"] for optimizer in both)
+    assert all(
+        torch.equal(value, found[k][name])
+        for k, state in wanted.items()
+        for name, value in state.items()
+        if value is not None
+    )
 
 
 def test_optimizers_do_not_import_the_compiler():

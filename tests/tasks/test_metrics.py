@@ -410,7 +410,7 @@ def test_unknown_names_are_refused_at_once(own, key, value, text):
     ("key", "value", "text"),
     [
         ("loss", "ownnets.losses.square", "returned a tensor of shape (2, 10)\n  expected a loss of outputs"),
-        ("metrics", ["ownnets.metrics.pair"], "task.metrics=pair returned 2 numbers\n  expected 1"),
+        ("metrics", ["ownnets.metrics.pair"], "task.metrics=pair returned 2 numbers\n  expected a number from y int64"),
         ("class_weights", {"11": 2.0}, "there is no class '11'"),
         ("threshold", "f1", "task.threshold=f1: this data has 10 classes; a threshold divides two"),
     ],

@@ -75,8 +75,8 @@ def resume(
 ) -> Run:
     """Resume a run, to the bit, and return it.
 
-    run: a folder, "last" or a Run. words: what may change, such as "trainer.epochs=5". x, y, ...: the samples, if it
-    was trained on samples in memory; they must be the same.
+    run: a folder, "last" or a Run. words: what may change, such as "trainer.epochs=5", or "data.file=new.csv" if the
+    data moved. x, y, ...: the samples, if it was trained on samples in memory; they must be the same.
     """
     changes = _of_one_run(words)
     base = next((w.partition("=")[2] for w in reversed(changes) if key_of(w) == "output_dir"), output_dir())
@@ -84,7 +84,7 @@ def resume(
     samples = given(x, y, x_val, y_val, x_test, y_test)
     memory = samples.data or (run.memory if isinstance(run, Run) else {})
     overrides = [f"resume={quoted(folder)}", *changes]
-    config, hydra = compose(overrides)
+    config, hydra = compose([f"++{o}" if o.startswith("data.") else o for o in overrides])  # the run has other keys
     if _is_launched(read_config(folder)[0].trainer.processes, memory):
         return Run(run_command(overrides))
     with as_guest():

@@ -19,8 +19,8 @@ from dlrun.output.folders import all_runs
 from dlrun.overrides import key_of
 
 FLAGS = ("--multirun", "--cfg", "--resolve", "--package", "--config-dir", "--json", "--help", "--version")
-OF_FLAGS = {flag: ("job", "hydra", "all") for flag in ("--cfg", "-c")}
-OF_FLAGS |= dict.fromkeys(("--config-dir", "-cd", "--package", "-p"), ())
+OF_FLAGS: dict[str, tuple[str, ...]] = {flag: ("job", "hydra", "all") for flag in ("--cfg", "-c")}
+OF_FLAGS |= {flag: () for flag in ("--config-dir", "-cd", "--package", "-p")}
 RUNS, SWEEPS = ("resume", "init"), ("sweep.resume", "sweep.join")
 
 
@@ -54,14 +54,19 @@ def complete(words: Sequence[str], commands: Iterable[str]) -> list[str]:
     if key in RUNS:
         return [head + each for each in runs_in(base)]
     if key in SWEEPS:
-        parents = dict.fromkeys(folder.parent for folder in reversed(all_runs(Path(base))))
-        return [head + each for each in ("last", *(str(each) for each in parents if (each / "sweep.json").is_file()))]
+        return [head + each for each in ("last", *sweeps_in(base))]
     return [head + value for value in values(key, _config(before))]
 
 
 def runs_in(base: str) -> list[str]:
     """List what may name a run under a folder: `last`, and all folders, the newest first."""
     return ["last", *map(str, reversed(all_runs(Path(base))))]
+
+
+def sweeps_in(base: str) -> list[str]:
+    """List the folders of the sweeps under a folder, the newest first."""
+    parents = dict.fromkeys(folder.parent for folder in reversed(all_runs(Path(base))))
+    return [str(folder) for folder in parents if (folder / "sweep.json").is_file()]
 
 
 def parted(value: str, is_several: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Old names: of config keys, which are refused with their new names, and of modules that older runs name."""
+"""Old names: of config keys, which are refused with their new names, and of modules that older runs name. New keys."""
 
 from collections.abc import Container
 
@@ -57,3 +57,10 @@ def moved(target: str) -> str:
     """Return the present path of a `_target_`."""
     module, _, name = target.rpartition(".")
     return f"{MOVED.get(module, module)}.{name}"
+
+
+# keys that configs of older runs lack, with the value that has the effect of before
+ADDED: dict[str, dict[str, object]] = {
+    "dlrun.data.text.Texts": {"stratify": False},
+    "dlrun.data.readers.texts.text_folder": {"stratify": False},
+}

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dlrun.config.check import check
 from dlrun.config.explain import explain
 from dlrun.config.pairing import CONFIGS
-from dlrun.config.renamed import moved
+from dlrun.config.renamed import ADDED, moved
 from dlrun.config.signatures import signature
 from dlrun.config.untrusted import is_call, read_yaml, refuse_calls, refuse_growth
 from dlrun.errors import IN_MEMORY, DataError, UserError, check_state, first_line
@@ -38,6 +38,7 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
             refuse_calls(folder, raw, _default_data_dir())
             refuse_growth(folder, raw)
             _follow_moves(saved, raw)
+            _add_keys(saved, raw)
             return saved, dict(choices)
         why = "it is not the config of a run"
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
@@ -55,6 +56,17 @@ def _follow_moves(saved: DictConfig, raw: dict) -> None:
         target = node.get("_target_") if isinstance(node, dict) else None
         if isinstance(target, str) and moved(target) != target:
             saved["tracker"][name]["_target_"] = moved(target)
+
+
+def _add_keys(saved: DictConfig, raw: dict) -> None:
+    """Add the keys of the data section that it did not have when the run was started."""
+    data = raw.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
+    nodes = {path: node for path, node in (("data", data), ("data.source", source)) if isinstance(node, dict)}
+    for path, node in nodes.items():
+        for key, value in ADDED.get(str(node.get("_target_")), {}).items():
+            if key not in node:
+                OmegaConf.update(saved, f"{path}.{key}", value, force_add=True)
 
 
 def new_run_arguments(folder: Path, change: str) -> str:

@@ -1,10 +1,11 @@
 """Batches from loaders of your own: torch DataLoaders, torchdata's StatefulDataLoader, WebDataset, any iterable.
 
 A loader has no order that is a function of (seed, epoch), so a run that is resumed in mid-epoch must bring it back
-to its place (stream_place.py). If the loader has `state_dict` and `load_state_dict`, its state is in the checkpoint.
-Else the batches up to that place are read again. That is exact if the loader is a function of the global random
-generators of torch, NumPy and Python, which are seeded before each batch, or has `set_epoch`. The last batch read again
-is compared with the one before the stop, so the run reports whether the resume was exact.
+to its place (stream_place.py). If the loader has `state_dict` and `load_state_dict`, its state is in the checkpoint,
+without the random generators of its worker processes. Else the batches up to that place are read again. That is exact
+if the loader is a function of the global random generators of torch, NumPy and Python, which are seeded before each
+batch, or has `set_epoch`. The last batch read again is compared with the one before the stop, so the run reports
+whether the resume was exact.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

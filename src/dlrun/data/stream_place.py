@@ -14,6 +14,7 @@ from dlrun.seeds import mix
 
 END, BATCHES = object(), "batches (x, y)"  # the end of a pass
 
+WORKERS = "exact unless its workers draw random numbers, which are not in it"
 OTHER = (
     "the train loader yields other batches than before: from here on this is not the run that was stopped\n"
     "  expected a loader with state_dict, or one that depends only on the seeds of torch, NumPy and Python"
@@ -46,10 +47,16 @@ class Position:
     def has_state(self) -> bool:
         return all(callable(getattr(self.loader, name, None)) for name in ("state_dict", "load_state_dict"))
 
+    @property
+    def _has_workers(self) -> bool:
+        return bool(getattr(self.loader, "num_workers", 0))
+
     def promise(self) -> str:
         """State how exact a resume in mid-epoch is, for the header."""
         if self.has_state and self._state() is not None:
-            return "resumes exactly, by its state_dict"
+            return (
+                "resumes by its state_dict; " + WORKERS if self._has_workers else "resumes exactly, by its state_dict"
+            )
         return "without state_dict: a resume reads it again up to its place, and reports whether that was exact"
 
     def batches(self, seed: int, epoch: int, first: int, steps: int) -> Iterator[Any]:
@@ -83,7 +90,7 @@ class Position:
                 self.loader.load_state_dict(saved["loader"])
             self._begin(seed, Place(target.passes))
             self.place = target
-            return ""
+            return f"the stream continues from its state_dict; {WORKERS}" if self._has_workers else ""
         for number in range(target.passes if self.epoch_batches is None else 0, target.passes + 1):
             self._begin(seed, Place(number))
             while (number < target.passes or self.place.batch < target.batch) and self._next(seed) is not END:

@@ -63,7 +63,7 @@ class Texts(OnDevice):
         folds: Index,
         fold: Index,
         sampler: Sampler,
-        stratify: bool = False,
+        stratify: bool,
     ) -> None:
         if (spec.length, spec.vocab) != (length, vocab):
             raise UserError(

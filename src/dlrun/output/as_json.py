@@ -23,6 +23,17 @@ def finite(value: object) -> object:
     return [finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
+def one_line(row: dict[str, float]) -> str:
+    """Numbers by name as a line of JSON."""
+    try:
+        return STRICT.encode(row)
+    except ValueError:  # a number is not finite
+        return STRICT.encode(finite(row))
+
+
+STRICT = json.JSONEncoder(allow_nan=False)
+
+
 def as_json(value: object, indent: int | None = None) -> str:
     """A value as JSON text. Letters are escaped only if UTF-8 or the terminal cannot encode them."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)

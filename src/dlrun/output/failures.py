@@ -2,7 +2,6 @@
 
 import errno
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,13 +21,6 @@ class OutOfMemory(UserError):
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
     """Turn an OSError while writing to a run's folder into a UserError."""
-    hook = threading.excepthook
-
-    def quiet(args: threading.ExceptHookArgs) -> None:
-        if not isinstance(args.exc_value, OSError):  # TensorBoard's thread: its writer raises the error again in ours
-            hook(args)
-
-    threading.excepthook = quiet
     try:
         yield
     except OSError as error:
@@ -42,8 +34,6 @@ def writing_to(folder: Path) -> Iterator[None]:
             "  expected a writable disk with free space, and no other file or folder of the same name\n"
             f"  {recovery_hint(folder, MAKE_ROOM)}"
         ) from error
-    finally:
-        threading.excepthook = hook
 
 
 @contextmanager

@@ -98,10 +98,12 @@ def _of_sweep(folder: Path) -> dict[str, object]:
         statuses = [job["status"] for job in results["jobs"]]
         best = [{**each, "folder": str(folder.resolve() / str(each["job"]))} for each in results["best"]]
         goals = results["goals"]
+        errors = [f"job {job['number']}: {job['error']}" for job in results["jobs"] if job.get("error")]
     except (OSError, ValueError, KeyError, TypeError):  # it ended before the first report
         return {"jobs": {}}
     return {
         "goals": goals,
         "best": best,
+        "first_failure": next(iter(errors), None),
         "jobs": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
     }

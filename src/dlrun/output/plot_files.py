@@ -78,9 +78,9 @@ class PlotFiles:
         pixels = drawing.render(figure)
         Image.fromarray(pixels).save(temporary, "png", dpi=(110, 110))
         os.replace(temporary, path)
-        self.board.writer().add_image(f"plots/{name}", pixels, global_step, dataformats="HWC")
+        self.board.add_image(f"plots/{name}", path, global_step)
 
     def _draw_strips(self, global_step: int) -> None:
         """Write plots/<name>_strip.png and plots/<name>.gif from the epochs' preview images."""
         for name, strip in video.assemble(self.images, self.folder).items():
-            self.board.writer().add_image(f"plots/{name}_strip", video.pixels(strip), global_step, dataformats="HWC")
+            self.board.add_image(f"plots/{name}_strip", strip, global_step)

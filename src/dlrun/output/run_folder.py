@@ -1,6 +1,5 @@
 """The folder of a run: its log, metrics, TensorBoard curves, plots, checkpoints and summary."""
 
-import json
 import math
 import os
 import sys
@@ -15,7 +14,7 @@ import numpy
 
 from dlrun.errors import UserError, columns, counted, printable
 from dlrun.output import video
-from dlrun.output.as_json import as_json, finite
+from dlrun.output.as_json import as_json, finite, one_line
 from dlrun.output.board import Board
 from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.plot_files import PlotFiles
@@ -29,9 +28,9 @@ from dlrun.tracking.processes import Tracking
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.utils.tensorboard import SummaryWriter
 
 
+WIDE = 10_000  # columns of a line that is not wrapped
 IN_SUMMARY = 2500  # a matrix with more entries goes to a file of its own
 
 
@@ -76,7 +75,8 @@ class Run:
         out = self.out or sys.stdout
         if out is None or out.closed or not self.is_stdout_open:
             return
-        text = printable(fit(columns(out, 10_000))) if fit else text
+        if fit and (width := columns(out, WIDE)) < WIDE:
+            text = printable(fit(width))
         bars = sys.modules["tqdm"].tqdm.external_write_mode(out) if "tqdm" in sys.modules else nullcontext()
         with bars:
             self.is_stdout_open = write(out, text + "\n")
@@ -144,22 +144,17 @@ class Run:
         """
         if self.metrics_file is None:
             self.metrics_file = open(self.metrics_path, "a", encoding="utf-8", buffering=1)
-        self.metrics_file.write(json.dumps(finite(row)) + "\n")
+        self.metrics_file.write(one_line(row) + "\n")
         self.num_rows += 1
         self._list_for(row).append(row)
-        board = self.tensorboard()
         self.board.add_scalars(row)
         for name, image in (images or {}).items():
-            board.add_image(name, image, global_step)
             video.save_frame(path := video.frame_path(self.images, name, int(row["epoch"])), image)
+            self.board.add_image(name, path, global_step)
             self.unsynced.append(path)
 
     def _list_for(self, row: dict[str, float]) -> list[dict[str, float]]:
         return self.windows if any(key.startswith("step/") for key in row) else self.rows
-
-    def tensorboard(self) -> "SummaryWriter":
-        """TensorBoard's event writer."""
-        return self.board.writer()
 
     def sync(self) -> None:
         """Flush everything logged so far to the disk, so that a checkpoint may rely on it."""

@@ -6,9 +6,7 @@ import sys
 from contextlib import suppress
 from typing import TextIO, TypeGuard
 
-from dlrun.errors import printable
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from dlrun.errors import FULL, printable
 
 
 def open_streams() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import dlrun
-from dlrun.errors import UserError, nearest, printable
+from dlrun.errors import FULL, UserError, nearest, printable
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
 from dlrun.system.python import protect_children
 
@@ -50,7 +50,7 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
         sys.stdout.flush()
     except UserError as error:
         complain(name, error)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         complain(name, "stopped")
         sys.exit(130)
@@ -60,4 +60,4 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
         if not is_of_disk(error):
             raise
         complain_of_disk(name, error)
-        sys.exit(2)
+        sys.exit(1 if error.errno in FULL else 2)

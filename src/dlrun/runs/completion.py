@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from dlrun.config.completion import flag_value, keys, runs_in, values
+from dlrun.config.completion import flag_value, keys, runs_in, sweeps_in, values
 from dlrun.config.shells import SCRIPTS, replies, split
 from dlrun.errors import UserError
 from dlrun.runs.command import Command, Parser
@@ -60,8 +60,8 @@ def _values(action: argparse.Action, words: Sequence[str], before: Sequence[str]
     if action.choices is not None:
         return list(action.choices)
     found = {
-        "run": lambda: runs_in(_base(words)),
-        "runs": lambda: runs_in(_base(words)),
+        "run": lambda: _runs(words, action),
+        "runs": lambda: _runs(words, action),
         "format": lambda: list(FORMATS),
         "sort": lambda: ["started", *COLUMNS, *FACTS, *_metrics(words)],
         "metric": lambda: _metrics(words),
@@ -71,6 +71,13 @@ def _values(action: argparse.Action, words: Sequence[str], before: Sequence[str]
     }
     listed: Callable[[], list[str]] = found.get(action.dest, list)
     return listed()
+
+
+def _runs(words: Sequence[str], action: argparse.Action) -> list[str]:
+    """List runs, and sweeps if the argument may be one."""
+    base = _base(words)
+    takes_sweeps = "SWEEP" in str(action.metavar) or "sweeps" in str(action.help)
+    return [*runs_in(base), *(sweeps_in(base) if takes_sweeps else [])]
 
 
 def _base(words: Sequence[str]) -> str:
@@ -113,8 +120,8 @@ def _overrides(words: Sequence[str], before: Sequence[str]) -> list[str]:
     if not equals:
         found = [name for name in keys(word, config) if name.startswith(("data.", "data_dir="))]
         return [*found, *(["split=", "data=", "data."] if is_run else ["data."])]
-    found = {"split": list(SPLITS), "data": _data_sets()}.get(key) if is_run else None
-    return [f"{key}={value}" for value in (values(key, config) if found is None else found)]
+    named = {"split": list(SPLITS), "data": _data_sets()} if is_run else {}
+    return [f"{key}={value}" for value in named.get(key) or values(key, config)]
 
 
 def _config(words: Sequence[str], before: Sequence[str], is_run: bool) -> Mapping:

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from dlrun.config.auto import auto_keys
+from dlrun.config.auto import auto_keys, value_of
 from dlrun.config.build import build
 from dlrun.config.check import check, check_section
 from dlrun.config.flags import config_flags
@@ -32,6 +32,16 @@ def sweep_settings(composed: DictConfig) -> Settings:
     section = container(OmegaConf.masked_copy(composed, ["sweep"]), resolve=True)["sweep"]
     check_section("sweep", section)
     return cast(Settings, build(section))
+
+
+def settled(config: Config, values: dict) -> dict[str, str]:
+    """The files in .hydra, with the values that the run's config has for `auto`."""
+    if not config.chosen:
+        return config.texts
+    composed = OmegaConf.create(config.texts["config"])
+    for key in config.chosen:
+        OmegaConf.update(composed, key, value_of(values, key))
+    return config.texts | {"config": OmegaConf.to_yaml(composed)}
 
 
 def job_configs(composed: DictConfig, state: State, lead: int, numbers: Sequence[int]) -> dict[int, Config]:

@@ -46,31 +46,40 @@ def scaled(x: Tensor, weight: "Handle | None", bias: "Handle | None", axis: int)
     return out.flatten(0, 1)
 
 
-class _Products(torch.autograd.Function):
-    """rows (K, N, inputs) and weights (K, outputs, inputs) -> (K, N, outputs).
+class _Dense(torch.autograd.Function):
+    """x (K * N, ..., inputs), weights (K, outputs, inputs), biases (K, outputs) or None -> (K * N, ..., outputs).
 
-    torch's own backward pass of `bmm` gives the transpose of a weight's gradient, which has to be copied.
+    One node of the graph in place of five. torch's own backward pass of `bmm` gives the transpose of a weight's
+    gradient, which has to be copied.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weights: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weights: Tensor, biases: Tensor | None) -> Tensor:
+        rows = x.reshape(len(weights), -1, x.shape[-1])
         ctx.save_for_backward(rows, weights)
-        return torch.bmm(rows, weights.mT)
+        ctx.shape = x.shape
+        product = torch.bmm(rows, weights.mT)
+        if biases is not None:
+            product += biases[:, None]  # in half the time of baddbmm
+        return product.view(*x.shape[:-1], weights.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         rows, weights = ctx.saved_tensors
-        of_rows = torch.bmm(grad, weights) if ctx.needs_input_grad[0] else None
-        return of_rows, torch.bmm(grad.mT, rows) if ctx.needs_input_grad[1] else None
+        grad = grad.reshape(*rows.shape[:2], -1)
+        of_rows = torch.bmm(grad, weights).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        of_weights = torch.bmm(grad.mT, rows) if ctx.needs_input_grad[1] else None
+        return of_rows, of_weights, grad.sum(1) if ctx.needs_input_grad[2] else None
 
 
 def linear(x: Tensor, weight: "Handle", bias: "Handle | None" = None) -> Tensor:
     """(K * B, ..., inputs) -> (K * B, ..., outputs)"""
-    stack = weight.stack
-    rows = per_job(x, len(stack)).flatten(1, -2)  # (K, B * ..., inputs)
-    is_mixed = torch.is_autocast_enabled(x.device.type)
-    product: Tensor = torch.bmm(rows, stack.mT) if is_mixed else _Products.apply(rows, stack)
-    product = product if bias is None else product + bias.stack[:, None]
+    stack, biases = weight.stack, None if bias is None else bias.stack
+    if not torch.is_autocast_enabled(x.device.type):
+        out: Tensor = _Dense.apply(x, stack, biases)
+        return out
+    product = torch.bmm(per_job(x, len(stack)).flatten(1, -2), stack.mT)
+    product = product if biases is None else product + biases[:, None]
     return product.reshape(*x.shape[:-1], stack.shape[1])
 
 

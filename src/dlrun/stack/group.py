@@ -45,9 +45,9 @@ class Stack:
         self.selection, self.selected = selection, selected
         self.saved: tuple[int, ...] | None = None  # the clock's position in the newest checkpoint
         self.saved_at, self.cost = time.monotonic(), 0.0
-        self._build()
+        self.build()
 
-    def _build(self) -> None:
+    def build(self) -> None:
         """Stack the jobs' networks, states of optimizers and sums of metrics."""
         self.members.sort(key=lambda member: (member.settings, member.number))
         tasks = [member.session.task for member in self.members]
@@ -101,23 +101,26 @@ class Stack:
         if self.saved == self.first.clock.position:
             return
         began, self.saved = time.monotonic(), self.first.clock.position
-        self._hand_back()
-        jobs, broken = {}, []
+        jobs, broken = self.parts()
         for member in self.members:
-            training = member.training
-            try:
-                state = training.snapshot([])
-            except Diverged as error:
-                broken.append((member, error))
-                continue
-            jobs[str(member.number)] = member.saved(state)
-            training.run.sync()
-            training.means.pending = []
+            member.training.run.sync()
         self.checkpoints.write({"jobs": jobs, "run": self.id, "selected": self.selected}, None)
         self.saved_at = time.monotonic()
         self.cost = self.saved_at - began
         for member, why in broken:
             self.expel(member, why)
+
+    def parts(self) -> tuple[dict[str, dict], list[tuple[Member, Diverged]]]:
+        """The parts of a checkpoint by the members' numbers, and the members whose weights are not finite."""
+        self._hand_back()
+        jobs, broken = dict[str, dict](), []
+        for member in self.members:
+            try:
+                jobs[str(member.number)] = member.saved(member.training.snapshot([]))
+            except Diverged as error:
+                broken.append((member, error))
+            member.training.means.pending = []
+        return jobs, broken
 
     def save_jobs(self) -> None:
         """Start writing each member's own checkpoints."""
@@ -169,7 +172,7 @@ class Stack:
             states = {number: snapshot(components(task)) for number, task in sources.items()}
             for each in successors:
                 by_number[each.member].take_over(states[each.source], each)
-            self._build()
+            self.build()
 
     def _prune(self, members: Sequence[Member]) -> None:
         """Remove jobs that a search gives up. The stack's checkpoint still holds them, as in `finish`."""
@@ -194,7 +197,7 @@ class Stack:
         self._hand_back()
         self.members = [member for member in self.members if member not in leaving]
         if self.members:
-            self._build()
+            self.build()
 
     def _leave(self, member: Member, error: Diverged) -> None:
         run = member.training.run

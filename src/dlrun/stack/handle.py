@@ -31,7 +31,8 @@ class Handle(torch.Tensor):
     def __torch_function__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in OF_ONE:
             return super().__torch_function__(func, types, args, kwargs or {})
-        return FUNCTIONS.get(func, partial(of_each, func))(*args, **(kwargs or {}))
+        function = FUNCTIONS.get(func) or partial(of_each, func)
+        return function(*args, **kwargs) if kwargs else function(*args)
 
 
 OF_ONE = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim")}

@@ -15,7 +15,7 @@ class Jobs(OneJob):
     """K jobs, whose samples follow each other: (K * B, ...). It draws what each of them draws alone."""
 
     def __init__(self, num: int, device: torch.device) -> None:
-        self.num, self.shape = num, (num,)
+        self.num, self.shape, self.device = num, (num,), device
         self._generators = [torch.Generator(device) for _ in range(num)]
         self._due: tuple[Sequence[int], int] | None = None
 

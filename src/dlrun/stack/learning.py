@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -13,10 +14,11 @@ from dlrun.data.base import Batch, Data, EnvData, SampleData
 from dlrun.errors import Diverged
 from dlrun.stack.axes import per_job
 from dlrun.stack.functions import NotStackable
-from dlrun.stack.jobs import Jobs
+from dlrun.stack.losses import ClassWeights, Losses, Penalties
 from dlrun.stack.net import StackedNet
 from dlrun.stack.play import Collectors, Replays, evaluate
-from dlrun.stack.update import StackedUpdate, ranges
+from dlrun.stack.update import StackedUpdate, backward, ranges
+from dlrun.system.replay import StepReplay
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.rl.a2c import A2C
 from dlrun.tasks.rl.base import RLTask
@@ -26,6 +28,7 @@ from dlrun.tasks.segmentation import Segment
 from dlrun.tasks.supervised import Supervised
 
 MOST = 2**22  # numbers in the inputs that are evaluated at once
+AHEAD = 2**18  # numbers in the inputs of batches that are put together at once
 HELD: dict[type[Task], tuple[str, ...]] = {  # components beside network and updates that have a stacked form
     PPO: ("collector", "penalty"),
     A2C: ("collector",),
@@ -55,6 +58,7 @@ class Lockstep:
             if any(task.class_weights is not None for task in each):
                 self.task.class_weights = ClassWeights(each, net.jobs)  # type: ignore[assignment]  # stands for a tensor
             self.task.penalty = Penalties(each, net)  # type: ignore[assignment]  # stands for a Penalty
+            self._replay(self.task)
         elif len(set(settings)) > 1:
             raise NotStackable(f"the jobs differ in the keys of task={type(self.task).__name__.lower()}")
         if isinstance(self.task, RLTask):
@@ -66,6 +70,13 @@ class Lockstep:
             self.task.target = StackedNet([each.target for each in learners]).net  # type: ignore[assignment]
             self.task.replay = Replays([each.replay for each in learners], net.jobs)  # type: ignore[assignment]
         self.use(updates)
+
+    def _replay(self, task: Supervised) -> None:
+        """Replay steps on a CPU, if all that they run is code of torch and of this package, which keeps no state."""
+        is_known = all(str(type(each).__module__).startswith(("torch.nn.", "dlrun.")) for each in self.net.modules())
+        if is_known and task.device.torch_device.type == "cpu" and not task.scoring:
+            leaves = list(self.net.leaves.values())
+            task.graphs = StepReplay(task._learn, backward, leaves, lambda: self.net.jobs.generators)
 
     def use(self, updates: Mapping[str, object]) -> None:
         """Use these updates in the steps."""
@@ -79,7 +90,7 @@ class Lockstep:
             self.collectors.clocks = clocks
             return self.task.batches(cast(EnvData, all_data[0]), clocks[0])
         each = [task.batches(data, clock) for task, data, clock in zip(self.tasks, all_data, clocks, strict=True)]
-        return map(together, zip(*each, strict=True))
+        return together(each)
 
     def step(self, batch: Any, clocks: Sequence[Clock]) -> Metrics:
         """Learn from a batch of all jobs. Returns metrics: (K,), or a value for each sample (K, B)."""
@@ -114,7 +125,7 @@ class Lockstep:
         """The errors of the jobs, by their place in the stack, whose losses in the last step were not finite."""
         found: dict[int, Diverged] = {}
         for name, update in self.updates.items():
-            for k in update.broken():
+            for k in update.broken:
                 found.setdefault(k, self.tasks[k].named_updates()[name].diverged(update.values[k], clocks[k]))
         return found
 
@@ -126,62 +137,23 @@ def parts(data: SampleData, k: int) -> Iterator[Batch]:
         yield from zip(x.split(rows), y.split(rows), strict=True)
 
 
-def together(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
-    """One batch of all jobs from that of each."""
-    columns = list(zip(*batches, strict=True))
-    if any(part.shape != column[0].shape for column in columns for part in column):
-        raise NotStackable("the data has another shape in some of the jobs")
-    return tuple(map(torch.cat, columns))
-
-
-class Losses:
-    """The loss of a stack of supervised tasks: that of each range of jobs whose losses are equal."""
-
-    def __init__(self, losses: Sequence[Callable], bounds: Sequence[tuple[int, int]], jobs: Jobs) -> None:
-        self.losses, self.bounds, self.jobs = losses, bounds, jobs
-
-    def __call__(self, out: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-        """The jobs' means (K,), or with reduction="none" the losses of all samples."""
-        size = len(y) // self.jobs.num
-        parts = [slice(start * size, stop * size) for start, stop in self.bounds]
-        firsts = [self.losses[start] for start, _ in self.bounds]
-        each = [loss(out[part], y[part], reduction="none") for loss, part in zip(firsts, parts, strict=True)]
-        losses = torch.cat(each)
-        return losses if reduction == "none" else self.jobs.mean(losses)
-
-
-class ClassWeights:
-    """The weights of the classes in the loss of each job; 1 where a job has none."""
-
-    def __init__(self, tasks: Sequence[Supervised], jobs: Jobs) -> None:
-        like = next(task.class_weights for task in tasks if task.class_weights is not None)
-        weights = [task.class_weights for task in tasks]
-        self.stack = torch.stack([torch.ones_like(like) if each is None else each for each in weights])
-        self.jobs = jobs
-
-    def __getitem__(self, y: Tensor) -> Tensor:
-        """Labels (K * B,) -> weights (K * B,)."""
-        return self.stack.gather(1, per_job(y, self.jobs.num)).flatten()
-
-
-class Penalties:
-    """L1 and L2 penalties with weights for each job: (K,). False if there are none."""
-
-    def __init__(self, tasks: Sequence[Supervised], net: StackedNet) -> None:
-        device = tasks[0].device.torch_device
-        self.l1 = torch.tensor([task.penalty.l1 for task in tasks], device=device)
-        self.l2 = torch.tensor([task.penalty.l2 for task in tasks], device=device)
-        params = dict(tasks[0].net.named_parameters())
-        penalised = next((task.penalty.weights for task in tasks if task.penalty), {})
-        self.leaves = [net.leaves[params[name]] for name in penalised]
-
-    def __bool__(self) -> bool:
-        return bool(self.leaves)
-
-    def __call__(self) -> Tensor:
-        flat = [leaf.flatten(1) for leaf in self.leaves]
-        squares = torch.stack([w.square().sum(1) for w in flat]).sum(0)
-        return self.l1 * torch.stack([w.abs().sum(1) for w in flat]).sum(0) + self.l2 * squares
+def together(jobs: Sequence[Iterator[Batch]]) -> Iterator[tuple[Tensor, ...]]:
+    """The batches of all jobs, one after another in each. Several are put together at once, if they are small."""
+    ahead = 1
+    while True:
+        blocks = [list(islice(batches, ahead)) for batches in jobs]
+        steps = list(zip(*blocks, strict=True))
+        if not steps:
+            return
+        for parts in zip(*steps[0], strict=True):
+            if any(part.shape != parts[0].shape for part in parts):
+                raise NotStackable("the data has another shape in some of the jobs")
+        members = []
+        for i in range(len(steps[0][0])):
+            joined = torch.cat([batch[i] for step in steps for batch in step])
+            members.append(joined.split([sum(batch[i].shape[0] for batch in step) for step in steps]))
+        yield from zip(*members, strict=True)
+        ahead = max(1, AHEAD // members[0][0].numel())
 
 
 def equal(a: tuple[Tensor, ...] | None, b: tuple[Tensor, ...] | None) -> bool:

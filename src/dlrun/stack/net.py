@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlrun.stack.axes import per_job
+from dlrun.stack.axes import along, per_job
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.handle import Handle
 from dlrun.stack.jobs import Jobs
@@ -81,13 +81,16 @@ class Dropouts(nn.Module):
     def __init__(self, rates: list[float], jobs: Jobs) -> None:
         super().__init__()
         self.rates, self.jobs = rates, jobs
+        self.kept = torch.tensor([1 - rate for rate in rates], device=jobs.device)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not any(self.rates):
             return x
         noise = torch.empty_like(x, memory_format=torch.contiguous_format)
-        for one, rate, generator in zip(per_job(noise, self.jobs.num), self.rates, self.jobs.generators, strict=True):
-            one.bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+        each = per_job(noise, self.jobs.num)
+        for one, rate, generator in zip(each, self.rates, self.jobs.generators, strict=True):
+            one.bernoulli_(1 - rate, generator=generator)
+        each.div_(along(self.kept, each.dim(), 1))
         return x * noise
 
 

@@ -21,7 +21,7 @@ from dlrun.output.failures import OutOfMemory, within_memory, writing_to
 from dlrun.output.folders import claim_folder, read_summary, require_plain
 from dlrun.output.provenance import CHANGES, ENVIRONMENT, SECONDS
 from dlrun.output.run_folder import Run
-from dlrun.stack.configs import Config, job_configs, sweep_settings
+from dlrun.stack.configs import Config, job_configs, settled, sweep_settings
 from dlrun.stack.fit import fit
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.group import Stack
@@ -97,13 +97,17 @@ def run_stack(composed: DictConfig, which: str) -> None:
         decline(sweep, stack, Verdict(why=str(error).partition("\n")[0], parts=parts))  # a job with an error: alone
     if saved:
         keep_threads(next(iter(saved.values()))["state"]["threads"], members[0].session.device.torch_device)
-    with ExitStack() as open_files, Signals() as signals, writing_to(sweep):
-        try:
-            open_folders(open_files, state, group, configs, bool(saved))
-            is_done = fit(group, signals)
-        except BaseException:
-            group.abandon()
-            raise
+    try:
+        with ExitStack() as open_files, Signals() as signals, writing_to(sweep), within_memory():
+            try:
+                open_folders(open_files, state, group, configs, bool(saved))
+                is_done = fit(group, signals)
+            except BaseException:
+                group.abandon()
+                raise
+    except UserError as error:
+        error.code = 1  # such as a full disk: the command was right
+        raise
     if not is_done:
         sys.exit(128 + (signals.stop or 0))
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
@@ -148,13 +152,9 @@ def make_members(state: State, configs: dict[int, Config], values: dict[int, dic
     names, members = dict(HydraConfig.get().runtime.choices), list[Member]()
     sizes: dict[tuple[int, int], list[int]] = {}
     for number, config in configs.items():
-        if "data.batch_size" in config.chosen:
-            raise NotStackable("data.batch_size=auto has no stacked form")
         plain, folder = with_values(config.plain, values[number]), state.run_folder(state.jobs[number])
         sessions = [member.session for member in members]
-        like = next(
-            (each for each in sessions if each.config["data"] == plain["data"]), sessions[0] if sessions else None
-        )
+        like = next((each for each in sessions if each.asked_data == plain["data"]), sessions[0] if sessions else None)
         member = make_member(number, plain, names, folder, like, config.chosen)
         member.values = values[number]
         members.append(member)
@@ -205,7 +205,7 @@ def open_folders(files: ExitStack, state: State, group: Stack, configs: dict[int
             member.training.rewind()
             run.print(f"resuming {run.folder}")
         else:
-            write_config(run.folder, configs[member.number].texts)
+            write_config(run.folder, settled(configs[member.number], member.session.config))
             first = first or run.folder
             copy_provenance(run, first)
         member.session.announce(member.training)

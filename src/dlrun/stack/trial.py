@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
+from io import BytesIO
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from dlrun.seeds import mix
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.group import Stack
 from dlrun.stack.learning import HELD
-from dlrun.tasks.base import Metrics, Task
+from dlrun.stack.update import backward
+from dlrun.tasks.base import Component, Metrics, Task
 
 CLOSE = 1e-3  # of the largest value of its kind; sums are ordered otherwise in a stack
 REPEATS, SECONDS = 8, 2.0  # the most repetitions, and about the most time
@@ -36,6 +38,8 @@ def gain(stack: Stack) -> float:
         while len(alone) < 3 or len(alone) <= REPEATS and sum(alone) + sum(together) < SECONDS:
             alone.append(seconds(lambda: [tried(task, data, each[0]) for each in clocks]))
             together.append(seconds(lambda: [tried_together(stack, each) for each in clocks]))
+        rehearse(stack, clocks[-1])
+    stack.build()
     cycles = stack.first.clock.total_steps / len(clocks)
     return len(stack.members) * (START + cycles * min(alone[1:])) / (START + cycles * min(together[1:]))
 
@@ -47,10 +51,22 @@ def first_clocks(stack: Stack) -> list[list[Clock]]:
     return [[replace(clock, step=step) for clock in members] for step in range(stack.learner.task.cycle)]
 
 
+def rehearse(stack: Stack, clocks: Sequence[Clock]) -> None:
+    """Take a step and make a checkpoint: what needs the most memory, so that its lack is known before the start."""
+    batch = next(stack.learner.batches([member.session.data for member in stack.members], clocks))
+    stack.learner.step(batch, clocks)
+    torch.save(stack.parts()[0], BytesIO())
+
+
 @contextmanager
 def unchanged(stack: Stack) -> Iterator[None]:
-    """Undo the block's changes to weights, statistics of normalisations, environments and replay buffers."""
-    held = [each.components[name] for each in stack.learner.tasks for name in HELD.get(type(each), ())]
+    """Undo the block's changes to weights, optimizers, statistics of normalisations, environments and replay buffers.
+
+    The states of the stack's own optimizers are left as they are: build it again.
+    """
+    held: list[Component] = []
+    for task in stack.learner.tasks:
+        held += [*task.named_updates().values(), *(task.components[name] for name in HELD.get(type(task), ()))]
     states = [deepcopy(component.state_dict()) for component in held]
     values = [*stack.net.buffer_stacks, *(leaf.detach() for leaf in stack.net.leaves.values())]
     before = [value.clone() for value in values]
@@ -77,10 +93,10 @@ class Gradients:
 
     def save_buffers(self) -> None: ...
 
-    def step(self, loss: Tensor, clock: Clock) -> bool:
+    def step(self, loss: Tensor, clock: Clock, backward: Callable[[Tensor], None] = backward) -> bool:
         if loss.shape != self.shape:
             raise NotStackable("the loss is not a mean of task.jobs")
-        loss.sum().backward()
+        backward(loss)
         self.grads = [param.grad for param in self.params]
         for param in self.params:
             param.grad = None

@@ -16,14 +16,20 @@ from torch.optim import Optimizer
 
 from dlrun.clock import Clock
 from dlrun.optim.buffers import copy_all
-from dlrun.optim.update import Update
+from dlrun.optim.update import EARLY, Update
 from dlrun.stack.axes import along
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.net import as_views
-from dlrun.system.torch_internals import plain_step
+from dlrun.system.torch_internals import quick_step
 
+Limits = Sequence[float | None]  # of each job
 # optimizers that treat each number of a parameter by itself, so that the rows of several jobs are one parameter
 ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "NAdam", "RAdam", "Adagrad", "Adadelta", "Adamax", "Lion")
+
+
+def backward(losses: Tensor) -> None:
+    """Accumulate the gradients of the losses of all jobs."""
+    losses.sum().backward()
 
 
 class StackedUpdate:
@@ -48,7 +54,8 @@ class StackedUpdate:
         self.updates = updates
         first = updates[0]
         if first.snapshot or first.scaler or first.average_of:
-            why = "trainer.on_nan=skip" if first.snapshot else "trainer.precision=fp16" if first.scaler else "optimizer"
+            kind = type(first.optimizer).__name__
+            why = "trainer.on_nan=skip" if first.snapshot else "trainer.precision=fp16" if first.scaler else kind
             raise NotStackable(f"{why}: its state has no stacked form")
         self.leaves = [leaves[param] for param in first.params]
         self.is_elementwise = type(first.optimizer).__name__ in ELEMENTWISE
@@ -63,24 +70,25 @@ class StackedUpdate:
                 self.pieces += mine
                 groups.append(group | {"params": [piece.param for piece in mine]})
         self.optimizer = make(groups)
-        self.take_step = plain_step(self.optimizer)
+        self.take_step = quick_step(self.optimizer)
         self._read_states()
         decays = {update.decay for update in updates}
         self.averages = self._stack_averages(leaves) if decays != {0.0} else None
         self.grad_norm: Tensor | None = None  # each job's, before clipping
-        self.values: list[float] = []  # the losses of the last step
+        self.values = [update.last_loss for update in updates]  # the losses of the last step
+        self.broken: list[int] = []  # the jobs whose losses in the last step were not finite
         self.net, self.ema = net, None  # attributes that `Task.evaluated` reads
-        self.clips = [update.clip for update in updates]
+        has_limits = any(update.clips for update in updates)
+        self.clips = tuple(zip(*(update.clip for update in updates), strict=True)) if has_limits else ()
 
-    def step(self, losses: Tensor, clock: Clock) -> bool:
+    def step(self, losses: Tensor, clock: Clock, backward: Callable[[Tensor], None] = backward) -> bool:
         """Backpropagate and step all jobs, by their losses (K,). A job whose loss is not finite harms no other."""
-        losses.sum().backward()
-        self.values = losses.detach().tolist()
-        for update, value in zip(self.updates, self.values, strict=True):
+        backward(losses)
+        self._take_losses(losses.detach().tolist(), clock)
+        for update in self.updates:
             update.set_lr(clock)
-            if isfinite(value):
-                update.record(value, clock)
-        self._clip()
+        if self.clips:
+            self._clip(*self.clips)
         with torch.no_grad():
             for piece in self.pieces:
                 piece.set_grad()
@@ -94,19 +102,26 @@ class StackedUpdate:
             leaf.grad = None
         return True
 
-    def save_buffers(self) -> None:
-        """As Update's, for trainer.on_nan=skip, which has no stacked form."""
+    def save_buffers(self) -> None: ...  # for trainer.on_nan=skip, which has no stacked form
 
-    def broken(self) -> list[int]:
-        """The jobs whose losses in the last step were not finite."""
-        return [k for k, value in enumerate(self.values) if not isfinite(value)]
+    def _take_losses(self, values: list[float], clock: Clock) -> None:
+        """Keep the losses of this step. The jobs' updates record the first ones, and the last before a broken one."""
+        before, self.values = self.values, values
+        self.broken = [] if isfinite(sum(values)) else [k for k, value in enumerate(values) if not isfinite(value)]
+        if self.broken or clock.step < EARLY:
+            for update, old, value in zip(self.updates, before, values, strict=True):
+                if isfinite(value):
+                    update.record(value, clock)
+                elif isfinite(old):
+                    update.last_loss = old
 
     def _set_rates(self) -> list[tuple["Piece", Tensor]]:
         """Set the rates of the optimizer's groups; return the pieces of uneven ones with their jobs' rates, (jobs,)."""
         groups, pieces, uneven = iter(self.optimizer.param_groups), iter(self.pieces), []
         for (start, stop), is_even in zip(self.ranges, self.are_even, strict=True):
             first = self.updates[start]
-            rates = torch.tensor([update.lr for update in self.updates[start:stop]], device=self.leaves[0].device)
+            if not is_even:
+                rates = torch.tensor([update.lr for update in self.updates[start:stop]], device=self.leaves[0].device)
             for own, base in zip(first.optimizer.param_groups, first.base_lr, strict=True):
                 next(groups)["lr"] = own["lr"] if is_even else base / first.optimizer.defaults["lr"]
                 mine = [next(pieces) for _ in own["params"]]
@@ -114,9 +129,8 @@ class StackedUpdate:
         return uneven
 
     @torch.no_grad()
-    def _clip(self) -> None:
+    def _clip(self, values: Limits, norms: Limits, totals: Limits) -> None:
         """As optim/clipping.py, for each job."""
-        values, norms, totals = zip(*self.clips, strict=True)
         grads = [leaf.grad for leaf in self.leaves if leaf.grad is not None]
         if any(limit is not None for limit in values):
             limits = self._limits(values)
@@ -136,7 +150,7 @@ class StackedUpdate:
             for grad in grads:
                 grad.mul_(along(factors.nan_to_num(1.0), grad.dim(), 1))
 
-    def _limits(self, limits: Sequence[float | None]) -> Tensor:
+    def _limits(self, limits: Limits) -> Tensor:
         """(K,); infinity where a job has no limit."""
         return torch.tensor([float("inf") if x is None else x for x in limits], device=self.leaves[0].device)
 
@@ -163,7 +177,9 @@ class StackedUpdate:
                 copy_all(update.ema.buffers(), update.net.buffers())
 
     def write_back(self) -> None:
-        """Give each job its own optimizer's state, as views, for its checkpoint."""
+        """Give each job its own optimizer's state, as views, and its last loss, for its checkpoint."""
+        for update, value in zip(self.updates, self.values, strict=True):
+            update.last_loss = value if isfinite(value) else update.last_loss
         pieces = iter(self.pieces)
         for start, stop in self.ranges:
             for group in range(len(self.updates[start].optimizer.param_groups)):
@@ -196,13 +212,15 @@ class Piece:
 
     def __init__(self, leaf: Tensor, start: int, stop: int, is_elementwise: bool) -> None:
         self.leaf, self.start, self.stop, self.is_elementwise = leaf, start, stop, is_elementwise
+        self.is_whole = is_elementwise and stop - start == len(leaf)
         self.param = self._of(leaf.detach())
 
     def _of(self, stack: Tensor) -> Tensor:
         return stack[self.start : self.stop] if self.is_elementwise else stack[self.start]
 
     def set_grad(self) -> None:
-        self.param.grad = None if self.leaf.grad is None else self._of(self.leaf.grad)
+        grad = self.leaf.grad
+        self.param.grad = grad if grad is None or self.is_whole else self._of(grad)
 
     def of_job(self, k: int, name: str, value: Any) -> Any:
         """A job's part of a value of the optimizer's state; a value of another shape is shared by all jobs."""

@@ -25,7 +25,7 @@ from dlrun.system.signals import STOPPING
 
 IMPORTED = [  # by the forkserver: needed by every job
     "dlrun.system.forkserver_preload", "dlrun.train.session", "dlrun.stack.run",
-    "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
+    "dlrun.tasks.supervised", "dlrun.cli",
     "matplotlib.backends.backend_agg", "matplotlib.figure",
 ]  # fmt: skip
 

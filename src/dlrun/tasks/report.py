@@ -52,8 +52,8 @@ def report_targets(predict: Function, data: SampleData, spec: Table | Columns | 
         if first + len(y) > size - WINDOWS:
             last.append(pair)
         first += len(y)
-    (y, out), mae = _joined(drawn), error / (size * spec.outputs)
-    figures: dict[str, Callable] = {"residuals": partial(residuals, y, out, spec, mae, every)}
+    mae = error / (size * spec.outputs)
+    figures: dict[str, Callable] = {"residuals": partial(residuals, *_joined(drawn), spec, mae, every)}
     if isinstance(spec, Series):
         figures["forecast"] = partial(forecast, *_joined(last), spec)
     if spec.shape == (1,):

@@ -14,6 +14,7 @@ from dlrun.optim.update import Update
 from dlrun.spec import Columns, Image, Series, Table, Tokens
 from dlrun.system.device import Device, exact_dtype
 from dlrun.system.graphs import StepGraphs
+from dlrun.system.replay import StepReplay
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.explain import explain
 from dlrun.tasks.losses.balance import balance_of
@@ -86,7 +87,7 @@ class Supervised(SampleTask):
         self.resizing = Resizing(net, spec, resize)
         self.mixing, self.views = Mixing(spec, mixup, cutmix), Views(test_flip, test_shift).check(spec)
         self.update = update(net, groups=self.freezing.groups)
-        self.graphs: StepGraphs | None = None
+        self.graphs: StepGraphs | StepReplay | None = None
         self.components["update"] = self.update
         self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
         if (spec.classes or 0) > 5:

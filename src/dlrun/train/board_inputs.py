@@ -3,22 +3,18 @@
 Source: the book, sections 8.7 and 15.2.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from dlrun.data.base import SampleData
+from dlrun.output.board import Board
 from dlrun.spec import Function, Image, Mask
 from dlrun.tasks.images import rescaled
 from dlrun.tasks.losses.balance import class_counts
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
 SHOWN = 9  # images, as many as the book shows
 
 
-def add_inputs(board: "SummaryWriter", data: SampleData, seed: int) -> None:
+def add_inputs(board: Board, data: SampleData, seed: int) -> None:
     """Add the first images that the run will learn from, with pixels in [0, 1], and the labels of the train split."""
     spec = data.spec
     if isinstance(spec, Image) and spec.shape[0] in (1, 3) and not hasattr(data, "position"):  # a stream is read once

@@ -166,7 +166,7 @@ def end_epoch(
     if training.trainer.histograms and not training.dist.rank:
         for name, weight in task.net.named_parameters():
             if weight.abs().max() < 1e19:  # TensorBoard's bins end at 1e20, and none holds a non-finite number
-                run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.global_step)
+                run.board.add_histogram(name, weight.detach().cpu(), clock.global_step)
     line = partial(epoch_line, row, training.trainer.epochs, is_best, first=training.ordered_metrics(), left=left)
     run.print(line(), line)
     if warning := explosion(training, row.get("val/loss")):

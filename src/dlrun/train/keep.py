@@ -14,6 +14,8 @@ def kept_epochs(rows: list[dict[str, float]], best: Best | None, trainer: Traine
 
     Of equal scores, the lower val loss is better, then the earlier epoch. Without a goal only keep_every counts.
     """
+    if not trainer.keep and not trainer.keep_every:
+        return set()
     done = [int(row["epoch"]) for row in rows]
     every = {epoch for epoch in done if trainer.keep_every and epoch % trainer.keep_every == 0}
     if not trainer.keep or not best:

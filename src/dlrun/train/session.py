@@ -48,11 +48,12 @@ class Session:
         like: "Session | None" = None,
     ) -> None:
         self.config, self.names, self.chosen, self.changes = config, names, chosen, changes or {}
+        self.asked_data = dict(config["data"])  # before batch_size=auto is settled
         self.is_training = False  # whether this session has begun to write to the run's folder
         self.data: Data
         self.commit: str | None = like.commit if like else git_commit()
         with within_memory():
-            self._build(config, like if like and like.config["data"] == config["data"] else None)
+            self._build(config, like if like and config["data"] in (like.asked_data, like.config["data"]) else None)
 
     def _build(self, config: dict, like: "Session | None") -> None:
         built = assemble(config, shared=like.data if like else None)
@@ -171,7 +172,7 @@ class Session:
         training.run.start_trackers(self.config.get("tracker") or ())
         is_first = not training.clock.step and not self.dist.rank
         if self.trainer.histograms and is_first and has_samples(self.data):
-            add_inputs(training.run.tensorboard(), self.data, self.config["seed"])
+            add_inputs(training.run.board, self.data, self.config["seed"])
 
     def interrupted(self, training: Training) -> None:
         """After a signal: write the summary, and print how to resume."""
@@ -212,9 +213,7 @@ class Session:
         if is_drawn:
             epoch = best.epoch if best and best.score is not None else None
             draw(run, self.task, self.data, best.metric if best else None, epoch, clock.global_step)
-        board = run.tensorboard()
-        for name, value in test.items():
-            board.add_scalar(f"test/{name}", value, clock.global_step)
+        run.board.add_scalars({run.axis: clock.global_step} | {f"test/{name}": value for name, value in test.items()})
         run.sync()  # a summary that reads "finished" must find every file complete
         run.write_summary("finished", **found)
         run.checkpoints.forget_tested(clock.step if is_cut else None)

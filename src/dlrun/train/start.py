@@ -194,6 +194,6 @@ def train(session: "Session", folder: Path, resumed: bool, is_guest: bool, text:
         outcome, value = session.start(folder, resumed, None if session.dist.rank else text, is_guest)
     except UserError as error:
         if session.is_training:
-            error.exit_code = 1  # such as a full disk: the command was right
+            error.code = 1  # such as a full disk: the command was right
         raise
     return Done(folder, value, outcome.number if outcome.reason == "signal" else None)

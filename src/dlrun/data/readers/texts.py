@@ -57,7 +57,7 @@ def text_folder(
     text_column: Name | None,
     label_column: Name | None,
     tokens: Tokenization,
-    stratify: bool = False,
+    stratify: bool,
 ) -> Corpus:
     """Read your own texts: PATH/CLASS/*.txt, PATH/{train,val,test}/CLASS/*.txt, or a CSV of texts and labels.
 

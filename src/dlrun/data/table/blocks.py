@@ -16,9 +16,9 @@ WORKERS = 2  # blocks that are read at once: polars has little to do in parallel
 
 
 def read_blocks(
-    text: TableText, schema: Mapping[str, pl.DataType], convert: Callable[[pl.DataFrame], pl.DataFrame]
+    text: TableText, schema: Mapping[str, pl.DataType], convert: Callable[[pl.DataFrame], pl.DataFrame] | None
 ) -> pl.DataFrame | None:
-    """Return all rows, a chunk for each block; None if a value is longer than a block. convert: changes each block.
+    """Return all rows, a chunk for each block; None if a value is longer than a block. convert: of each block, if any.
 
     Raises polars' errors for values that do not fit the schema, and for lines of too many values.
     """
@@ -27,7 +27,8 @@ def read_blocks(
     size = min(BLOCK, max(HEAD, content // PARTS))
 
     def read(block: bytes, is_first: bool) -> pl.DataFrame:
-        return convert(_read(text, block, schema, is_first))
+        frame = _read(text, block, schema, is_first)
+        return convert(frame) if convert else frame
 
     with ThreadPoolExecutor(WORKERS) as threads:
         coming: deque[Future[pl.DataFrame]] = deque()

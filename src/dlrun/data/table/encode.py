@@ -94,7 +94,7 @@ def _learn_levels(column: pl.Series, train: Array) -> tuple[list[str | None], Ar
     different, numbers = _numbered(column)
     *counts, gaps = np.bincount(numbers[train], minlength=len(different) + 1).tolist()
     known = sorted((text for text, count in zip(different, counts, strict=True) if count), key=rank)
-    levels = [*known, None] if gaps else known
+    levels: list[str | None] = [*known, None] if gaps else [*known]
     code_of = {level: code for code, level in enumerate(levels, 1)}
     return levels, np.array([code_of.get(text, 0) for text in (*different, None)], np.float32)[numbers]
 

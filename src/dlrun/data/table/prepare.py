@@ -187,7 +187,7 @@ def _with_target(
     given = {name: numbers[indices[has[indices]]] for name, indices in given.items()}
     if empty := next((name for name, indices in given.items() if not len(indices)), None):
         raise DataError(f"data.{empty}: the target {settings.target[0]} has no values\n  expected a value in most rows")
-    note = f"{counted(int((~has).sum()), 'row')} without a value of {settings.target[0]}"
+    note = f"{counted(int((~has).sum()), 'row')} without a value of {' or '.join(settings.target)}"
     kept = pl.Series(has)
     frame = pl.DataFrame([frame.drop_in_place(name).filter(kept) for name in frame.columns])  # not all of it twice
     return frame, lambda row: place(int(rows[row])), given, {"rows left out": note}, rows

@@ -128,16 +128,20 @@ def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame], time: str | N
         head = read_head(text, found)
         if head is None:
             return None
-        form = date_format(head[time].drop_nulls()) if time and found[time] == pl.String else ""
-        is_date = {time} if form else set()
-        convert = partial(_with_dates, time, form) if form else lambda frame: frame
-        frame = read_blocks(text, {**found, **_repeated(head, is_date)}, convert)
+        convert, dates = _date_parser(head, time) if time else (None, ())
+        frame = read_blocks(text, {**found, **_repeated(head, dates)}, convert)
     except pl.exceptions.PolarsError:  # a value of another type, or a line of too many or too few
         return None
     if frame is None:
         return None
     has_nan = any(column.is_nan().any() for column in frame if column.dtype.is_float())
     return None if has_nan else frame
+
+
+def _date_parser(head: pl.DataFrame, name: str) -> tuple[Callable[[pl.DataFrame], pl.DataFrame] | None, list[str]]:
+    """Return a function that parses a column of dates, and its name; None and [] if it is none."""
+    form = date_format(head[name].drop_nulls()) if head.schema[name] == pl.String else ""
+    return (partial(_with_dates, name, form), [name]) if form else (None, [])
 
 
 def _with_dates(name: str, form: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -148,7 +152,7 @@ def _with_dates(name: str, form: str, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(dates)
 
 
-def _repeated(head: pl.DataFrame, others: Container[str | None]) -> dict[str, pl.DataType]:
+def _repeated(head: pl.DataFrame, others: Container[str]) -> dict[str, pl.DataType]:
     """Find the columns of few different texts, which take a quarter of the memory as the numbers of their texts."""
     texts = [column for column in head[:SAMPLED] if column.dtype == pl.String and column.name not in others]
     return {column.name: pl.Categorical() for column in texts if column.n_unique() <= len(column) / 4}

@@ -104,6 +104,8 @@ def text_of(path: Path, form: Format, source: Path | bytes, start: bytes) -> Tab
     lines = lines[:-1] if len(start) >= HEAD and len(lines) > 1 else lines  # the last one may be cut
     if not any(line.strip() for line in lines):
         raise DataError(f"{path} is empty\n  {EXPECTED}")
+    if not lines[0].strip():
+        raise DataError(f"{path}, line 1: it is empty\n  expected the names of the columns there, or values")
     csv.field_size_limit(2**31 - 1)
     separator = form.separator or _separator(lines)
     header = next(csv.reader(lines, delimiter=separator))

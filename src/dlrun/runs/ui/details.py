@@ -14,7 +14,7 @@ from dlrun.runs.live import LiveRun, thinned
 
 IMAGES = {".png": "image/png", ".gif": "image/gif"}
 FOLDERS = ("plots", "images")
-DRAWN = 2000  # the most rows of a curve
+DRAWN = 1000  # the most rows of a curve
 MOST = 200  # images of a run, the newest
 TAIL = 64 * 1024  # bytes of a log
 

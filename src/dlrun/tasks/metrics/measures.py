@@ -127,12 +127,11 @@ def examples(spec: Learnable | Mask) -> dict[str, np.ndarray]:
     if isinstance(spec, Mask):
         return {"counts": np.eye(spec.classes, dtype=np.int64) + 1}
     if not spec.classes:
-        y = np.linspace(-1, 1, 16 * spec.outputs, dtype=np.float32).reshape(16, spec.outputs)
-        return {"y": y, "out": y + np.float32(0.1) * np.sin(9 * y)}
+        targets = np.linspace(-1, 1, 16 * spec.outputs, dtype=np.float32).reshape(16, spec.outputs)
+        return {"y": targets, "out": targets + np.float32(0.1) * np.sin(9 * targets)}
+    classes = np.arange(spec.classes)
     y = np.arange(max(16, 2 * min(spec.classes, MOST_CLASSES))) % spec.classes
-    logits = np.sin(y[:, None] + np.arange(spec.classes, dtype=np.float32)) + 2 * (
-        y[:, None] == np.arange(spec.classes)
-    )
+    logits = np.sin(y[:, None] + classes) + 2 * (y[:, None] == classes)
     p = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
     return {"y": y, "p": p, "predicted": p.argmax(1), "counts": counts(y, p.argmax(1), spec.classes)}
 
