@@ -6,6 +6,7 @@ project. A test reports every offender at once.
 
 import ast
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -147,23 +148,30 @@ def short(module: str) -> str:
     return module.removeprefix("dlrun").removeprefix(".")
 
 
-class WithoutTyping(ast.NodeTransformer):
-    """Remove `if TYPE_CHECKING:` blocks, whose imports never run."""
-
-    def visit_If(self, node: ast.If) -> ast.If | None:
-        return None if ast.unparse(node.test) == "TYPE_CHECKING" else node
-
-
 @cache
 def tree(module: str) -> ast.Module:
-    return WithoutTyping().visit(ast.parse(FILES[module].read_text(encoding="utf-8")))
+    """The syntax tree without `if TYPE_CHECKING:` blocks, whose imports never run."""
+    found = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    found.body = [
+        node for node in found.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+    ]
+    return found
+
+
+def statements(body: list[ast.stmt], top: bool) -> Iterator[ast.stmt]:
+    """All statements, also those within others; top: without the content of functions."""
+    for node in body:
+        if not (top and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            yield node
+            for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+                yield from statements(getattr(node, part, []), top)
 
 
 @cache
 def imports(module: str, top: bool = False) -> dict[str, int]:
     """Modules that this one imports, each with a line; top: only those that importing it imports."""
     found = {}
-    for node in outside_functions(tree(module)) if top else ast.walk(tree(module)):
+    for node in statements(tree(module).body, top):
         if isinstance(node, ast.Import):
             found |= {alias.name: node.lineno for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -172,12 +180,6 @@ def imports(module: str, top: bool = False) -> dict[str, int]:
             inner = {name: line for name, line in whole.items() if name in FILES}
             found |= inner if len(inner) == len(whole) else inner | {node.module: node.lineno}
     return found
-
-
-def outside_functions(node: ast.AST) -> list[ast.AST]:
-    inside = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-    children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, inside)]
-    return children + [found for child in children for found in outside_functions(child)]
 
 
 def ours(module: str, top: bool = False) -> dict[str, int]:

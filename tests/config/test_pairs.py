@@ -71,7 +71,7 @@ def test_the_expected_pairs_cover_all_data_and_all_models():
     }
 
 
-@pytest.mark.thorough(but=["moons", "imdb_keras", "linear"])
+@pytest.mark.thorough(but=["moons", "linear"])
 @pytest.mark.parametrize("data", TAKES)
 def test_every_data_set_is_accepted_by_its_models(data):
     """The check accepts the pair, and the network gives an output per class or target.

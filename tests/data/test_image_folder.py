@@ -472,6 +472,7 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
 
 
+@pytest.mark.thorough(but=["1"])
 @pytest.mark.parametrize("cores", [1, 2])
 def test_broken_images_and_bombs_are_left_out_and_named(tmp_path, monkeypatch, cores):
     decode_with(monkeypatch, cores)

@@ -235,6 +235,7 @@ class WithState(Broken):
             raise KeyError("at")
 
 
+@pytest.mark.thorough
 def test_a_state_of_any_kind_leaves_a_run_that_can_be_resumed():
     """A state that a checkpoint cannot hold counts as none; the header states it."""
     for state in ([1, (2, "a")], {"at": torch.ones(2)}, 7, {"a": {1: None, "b": [True, 0.5]}}):

@@ -109,6 +109,7 @@ def test_the_norms_of_the_books_matrix_explode_or_vanish(first, last):
     assert slope.norm() == pytest.approx(last / 2 * net.output.weight.sum().abs().item() * 2**0.5, rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_run_draws_the_report_of_its_network_beside_that_of_its_task(tmp_path):
     keys = ["model=matrix_powers", "data=moons", "trainer.epochs=1", "optimizer.lr=0.1"]
     runs.train(tmp_path / "run", runs.compose(*keys), finish=True)

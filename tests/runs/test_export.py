@@ -31,6 +31,7 @@ def check(folder, form):
     file.unlink()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in models()])
 def test_every_model_is_exported_exactly(model, tmp_path):
     kind = next(kind for kind in ("Image", "Tokens", "Series", *takes(model)) if kind in takes(model))

@@ -107,6 +107,7 @@ def config(tmp_path_factory):
 SPACE = [RATE, "model.dropout=interval(0.1,0.5)", "optimizer.weight_decay=choice(0.01,0.1)"]
 
 
+@pytest.mark.thorough
 def test_a_population_that_was_killed_ends_with_the_same_bits(config, tmp_path, monkeypatch):
     """Kills right after an exchange, in mid-epoch, and in the last epoch; one member leaves early."""
     monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)

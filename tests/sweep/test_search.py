@@ -303,6 +303,7 @@ def test_a_search_through_a_grid_ends_with_it(tmp_path):
         assert state.total == 6 and state.facts["command"] == ["sweep=optuna", "sweep.trials=6"]
 
 
+@pytest.mark.thorough
 def test_a_changed_number_of_trials_is_reported_to_other_machines(tmp_path):
     """Those who join through the database see it, and so does a folder that joined earlier and resumes."""
     url = f"sqlite:///{tmp_path / 'x.db'}"
@@ -345,6 +346,7 @@ def test_failed_jobs_are_repeated_and_trials_added(tmp_path):
     assert len(trials(tmp_path / "a")) == 9, "7 and the two that failed"
 
 
+@pytest.mark.thorough
 def test_a_goal_that_no_job_measures_is_reported_after_the_first_job(tmp_path):
     """With a direction the goal may be any metric; the first job that finishes without it reports that."""
     process = start(tmp_path / "a", 4, 1, goal="val/los", direction="min", sampler="random")

@@ -80,6 +80,7 @@ def test_a_conditional_gan_resumes_to_the_bit(tmp_path):
     assert (tmp_path / "a" / "plots" / "samples.png").exists()
 
 
+@pytest.mark.thorough
 def test_a_conditional_gan_learns_each_class():
     """Two classes, one black and one white: each is generated on request."""
     spec = Image((1, 4, 4), classes=2)

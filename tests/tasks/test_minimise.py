@@ -152,6 +152,7 @@ def test_batch_normalisation_learns_the_printed_scale():
     assert layer.weight.tolist() == pytest.approx([0.9355] * 3, abs=2e-4)
 
 
+@pytest.mark.thorough
 def test_four_starting_points_reach_four_minima(tmp_path):
     """Table 7.1 of the book, and all files of a run."""
     test = finished(tmp_path, "model.starts=[[4,0],[1,0],[-4,0],[-2,2]]")

@@ -62,7 +62,7 @@ def renames(killed_at=math.inf):
         yield calls
 
 
-@pytest.mark.thorough(but=["cut"])
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files that a kill leaves open
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("kind", RESUMED)

@@ -118,7 +118,7 @@ def test_a_run_keeps_its_number_of_threads(config, tmp_path, monkeypatch, capsys
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
-@pytest.mark.thorough(but=["mlp-fp32", "lenet-fp32", "vae-fp32", "gan-bf16", "gru-bf16"])
+@pytest.mark.thorough(but=["mlp-fp32", "lenet-fp32", "vae-fp32", "gan-bf16"])
 @pytest.mark.parametrize(
     ("model", "precision"),
     [
