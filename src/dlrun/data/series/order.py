@@ -56,7 +56,8 @@ def ordered(part: Part, series: str | None, time: str | None, skip_gaps: bool) -
             f"  expected one row for each time; data.series=COLUMN names the series of a row if there are several"
         )
     if time and inside.any() and not skip_gaps:
-        gaps = inside & (steps > GAP * np.median(steps[inside]))
+        usual = np.median(steps[inside], overwrite_input=True)  # of a copy
+        gaps = inside & (steps > GAP * usual)
         breaks[1:] |= gaps
         if gaps.any():
             about["gaps"] = (
