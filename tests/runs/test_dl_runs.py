@@ -482,15 +482,6 @@ def test_a_missing_package_is_named(dl_runs, monkeypatch):
     )
 
 
-def test_commands_and_runs_are_completed(dl_runs, outputs, monkeypatch):
-    monkeypatch.chdir(outputs)
-    (outputs / "outputs").symlink_to(outputs)
-    assert "complete -o default -F _dl_runs dl-runs dl-data" in dl_runs("completion", "bash")[1]
-    assert "evaluate" in dl_runs("completion", "bash", "--words", "ev")[1].split()
-    assert "onnx" in dl_runs("completion", "bash", "--words", "export", "last", "--format", "")[1].split()
-    assert "outputs/day/3_sweep/1" in dl_runs("completion", "bash", "--words", "show", "")[1].split()
-
-
 def test_help_fits_into_80_columns():
     for usage in (cli.USAGE, data_cli.USAGE):
         assert max(map(len, usage.splitlines())) <= 80
