@@ -1,4 +1,4 @@
-"""Hydra's config loader with four changes: checks before any code runs, one composition for two, zip(...), speed."""
+"""Hydra's config loader with four changes: checks before code runs, one composition instead of two, zip(...), speed."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Old names: of config keys, which are refused with their new names, and of modules that older runs name. New keys."""
+"""Old names: of config keys, which are refused with their new names, and of modules in older runs; keys that those lack."""
 
 from collections.abc import Container
 
@@ -70,7 +70,7 @@ def moved(target: str) -> str:
     return f"{MOVED.get(module, module)}.{name}"
 
 
-# keys that configs of older runs lack, with the value that has the effect of before
+# keys that configs of older runs lack, with the value that keeps their results
 ADDED: dict[str, dict[str, object]] = {
     "dlrun.data.texts.texts.Texts": {"stratify": False},
     "dlrun.data.readers.texts.text_folder": {"stratify": False},
