@@ -1,4 +1,4 @@
-"""Old names: of config keys, which are refused with their new names, and of modules in older runs; keys that those lack."""
+"""Old names of config keys (refused with the new ones) and of modules in older runs; keys that older runs lack."""
 
 from collections.abc import Container
 
