@@ -135,8 +135,9 @@ def test_lists_of_runs_and_data_are_json(call, tmp_path):
     assert [run["run"] for run in found["runs"]] == list(map(str, folders))
     assert all(run["metrics"]["test/acc"] > 0 for run in found["runs"])
     code, out, _ = call("dl-data", "list", "--json")
-    names = [json.loads(line)["name"] for line in out.splitlines()]
-    assert code == 0 and "mnist" in names and len(names) == len(list((ROOT / "configs" / "data").glob("*.yaml")))
+    assert code == 0 and out.count("\n") == 1
+    names = [data["name"] for data in json.loads(out)["data"]]
+    assert "mnist" in names and len(names) == len(list((ROOT / "configs" / "data").glob("*.yaml")))
 
 
 @pytest.mark.thorough

@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def _list_arguments(parser: Parser) -> None:
-    parser.add_argument("--json", action="store_true", help="print a line of JSON per data set")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
 def _list(args: argparse.Namespace) -> Iterable[str]:
@@ -46,7 +46,7 @@ def _list(args: argparse.Namespace) -> Iterable[str]:
         )
         descriptions[path.stem] = shorten(text.partition(": ")[2] or text, 100, placeholder=" ...")
     if args.json:
-        return [as_json({"name": name, "description": line}) for name, line in descriptions.items()]
+        return [as_json({"data": [{"name": name, "description": line} for name, line in descriptions.items()]})]
     width = max(map(len, descriptions))
     return [f"{name:{width}}  {line}" for name, line in descriptions.items()]
 
