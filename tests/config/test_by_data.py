@@ -8,7 +8,7 @@ from PIL import Image as PILImage
 from runs import compose, rows, train
 
 from dlrun.cli import main
-from dlrun.config.auto import settle, settle_batch
+from dlrun.config.auto import resolve_auto, set_batch_size
 from dlrun.config.saved import read_config
 from dlrun.optim.update import EARLY
 from dlrun.train.engine import explosion
@@ -57,8 +57,8 @@ def test_the_batch_size_gives_sixteen_steps_per_epoch_if_possible(samples, size)
         "data": {"batch_size": "auto"}, "model": {"norm": "batch"},
         "optimizer": {"_target_": "torch.optim.SGD", "lr": "auto"},
     }  # fmt: skip
-    settle(config)
-    settle_batch(config, ["data.batch_size", "optimizer.lr"], samples)
+    resolve_auto(config)
+    set_batch_size(config, ["data.batch_size", "optimizer.lr"], samples)
     assert config["data"]["batch_size"] == size
     assert config["optimizer"]["lr"] == pytest.approx(0.1 * size / 128, rel=1e-3)
 

@@ -17,7 +17,7 @@ from dlrun.config import signatures
         "model-dlrun.models.mlp._hidden",
         "optimizer-torch.load",
         "data.source-dlrun.data.readers.images.shutil.rmtree",
-        "trainer-dlrun.output.run_folder.Run",
+        "trainer-dlrun.output.run_folder.RunFolder",
     ]
 )
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ from dlrun.config import signatures
         ("data.spec", "dlrun.spec.UserError"),
         ("task", "dlrun.train.trainer.Trainer"),
         ("schedule", "dlrun.cli.main"),
-        ("trainer", "dlrun.output.run_folder.Run"),
+        ("trainer", "dlrun.output.run_folder.RunFolder"),
     ],
 )
 def test_a_target_outside_the_allow_list_is_refused(refused, section, target):

@@ -54,15 +54,15 @@ def test_tensorboard_has_the_test_points_when_the_summary_says_finished(config, 
 
 
 def test_a_run_survives_the_removal_of_its_curves(config, tmp_path, capsys):
-    from dlrun.output.run_folder import Run
+    from dlrun.output.run_folder import RunFolder
 
-    sync = Run.sync
+    sync = RunFolder.sync
 
     def removing(self):
         shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
         sync(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "sync", removing)
+        patch.setattr(RunFolder, "sync", removing)
         assert train(tmp_path, config(), finish=True).reason == "finished"
     assert "tensorboard/ was removed during the run" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from runs import disk_full, state, train
 
 from dlrun.errors import UserError
 from dlrun.output import checkpoints
-from dlrun.output.run_folder import Run
+from dlrun.output.run_folder import RunFolder
 from dlrun.train.session import Session
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -36,7 +36,7 @@ def test_a_run_on_a_full_disk_reports_it_and_can_be_resumed(config, tmp_path, mo
 
 @pytest.mark.parametrize("what", ["log", "write_summary", "print"])
 def test_a_full_disk_is_reported_by_every_writer_of_a_run(what, config, tmp_path, monkeypatch):
-    monkeypatch.setattr(Run, what, disk_full)
+    monkeypatch.setattr(RunFolder, what, disk_full)
     with pytest.raises(
         UserError, match=f"cannot write to the run's folder {tmp_path}: No space left on device\n  expected"
     ):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dlrun.output import drawing, plots, predictions
 from dlrun.output.drawing import drawable, key, new_figure, render, short
-from dlrun.output.run_folder import Run
+from dlrun.output.run_folder import RunFolder
 from dlrun.runs import compare
 from dlrun.spec import Table
 from dlrun.tasks.images import grid, image_figure
@@ -86,7 +86,7 @@ def test_a_plot_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
     def fails() -> object:
         raise ValueError("Expected end of text\nand more")
 
-    run = Run(tmp_path, {})
+    run = RunFolder(tmp_path, {})
     report = {"figures": {"bad": fails}, "lines": {"good": {"a": [1.0, 2.0, 3.0]}}, "mse": 0.5}
     assert run.write_report(report) == {"mse": 0.5}
     run.plots.videos["video"] = lambda: ([np.zeros((2, 2), object)], 30.0)
@@ -99,7 +99,7 @@ def test_a_plot_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
 
 
 def test_a_large_matrix_is_written_to_its_own_file(tmp_path):
-    run = Run(tmp_path, {})
+    run = RunFolder(tmp_path, {})
     large, small = np.arange(3600).reshape(60, 60), np.eye(2, dtype=int)
     assert run.write_report({"confusion_matrix": large, "other": small}) == {
         "confusion_matrix": "confusion_matrix.npz",

@@ -7,7 +7,7 @@ import pytest
 from runs import STRAIGHT, assert_same, rows, train
 
 from dlrun.errors import UserError
-from dlrun.output.run_folder import Run
+from dlrun.output.run_folder import RunFolder
 
 
 def test_a_finished_run_has_all_its_files(config, tmp_path):
@@ -40,12 +40,12 @@ def test_results_are_written_before_anything_is_drawn(config, tmp_path, monkeypa
 
 
 def test_numbers_that_are_not_finite_are_null_in_metrics(tmp_path):
-    run = Run(tmp_path, {})
+    run = RunFolder(tmp_path, {})
     run.log({"step": 1, "epoch": 1, "train/loss": float("nan"), "val/acc": 0.5}, 1)
     run.close()
     assert rows(tmp_path) == [{"step": 1, "epoch": 1, "train/loss": None, "val/acc": 0.5}]
     assert math.isnan(run.rows[0]["train/loss"])
-    again = Run(tmp_path, {})
+    again = RunFolder(tmp_path, {})
     again.read_back(1)
     again.rewind(1, is_mid_epoch=False)
     again.close()

@@ -11,7 +11,7 @@ from runs import command
 from dlrun.errors import first_line, printable
 from dlrun.output import terminal
 from dlrun.output.console import header
-from dlrun.output.run_folder import Run
+from dlrun.output.run_folder import RunFolder
 from dlrun.runs import cli as runs_cli
 from dlrun.sweep.screen import Screen
 
@@ -52,7 +52,7 @@ def test_no_run_folder_can_control_the_terminal(arguments, expected, hostile, mo
 
 
 def test_no_run_can_control_the_terminal(tmp_path, capsys):
-    run = Run(tmp_path, {})
+    run = RunFolder(tmp_path, {})
     run.print("class \x1b[2J")
     run.close()
     assert "\x1b" not in capsys.readouterr().out + (tmp_path / "run.log").read_text()

@@ -18,7 +18,7 @@ from dlrun.output.rows import epoch_rows
 from dlrun.runs import cli, data_cli, page
 from dlrun.runs.data_config import other_config
 from dlrun.runs.report import SHOWN
-from dlrun.sweep.outcomes import settle
+from dlrun.sweep.outcomes import record
 from dlrun.sweep.state import Job, State
 
 
@@ -56,7 +56,7 @@ def outputs(tmp_path_factory):
 def save_sweep(folder):
     """sweep.json after a kill: job 0 had ended, job 1 ended unnoticed, job 2 had just begun."""
     jobs = [Job(seed, [f"seed={seed}"], "running", worker="host-1-1") for seed in (0, 1, 2)]
-    settle(jobs[0], folder / "0", 0)
+    record(jobs[0], folder / "0", 0)
     command = {"command": [], "flags": [], "arguments": ["seed=0,1,2"], "configs": ""}
     State.new(folder, command, jobs, 3, []).save()
 

@@ -18,7 +18,7 @@ from dlrun.output.folders import read_summary
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.selection import goal_of
 from dlrun.sweep.halving import hopeless, is_rung
-from dlrun.sweep.outcomes import own_end, settle
+from dlrun.sweep.outcomes import own_end, record
 from dlrun.sweep.population import check, explored, first_values, points, successors, with_seeds
 from dlrun.sweep.settings import Population, Search
 from dlrun.sweep.space import read_axes
@@ -134,7 +134,7 @@ def test_a_population_that_was_killed_ends_with_the_same_bits(config, tmp_path, 
                 assert row["pbt/optimizer.lr"] in (*(pytest.approx(by * rate, rel=1e-5) for by in (0.5, 2)), 1e-4, 0.1)
                 assert row["lr"] == row["pbt/optimizer.lr"]
         copies += found[-1]["pbt/copies"]
-        settle(job := Job(number, []), whole, 0)
+        record(job := Job(number, []), whole, 0)
         assert job.values["pbt/copies"] == found[-1]["pbt/copies"] and "pbt/from" not in job.values
     assert copies == 8  # two of six after each of four epochs
     assert "continuing from the weights of job" in "".join(p.read_text() for p in tmp_path.glob("whole/*/run.log"))
@@ -157,7 +157,7 @@ def test_a_search_that_halves_its_stack_and_was_killed(config, tmp_path, monkeyp
     for n in range(6):
         assert_same(tmp_path / "whole" / str(n), tmp_path / "cut" / str(n))
         end, asked = own_end(tmp_path / "cut" / str(n), 0, None)
-        settle(job := Job(n, []), tmp_path / "cut" / str(n), end, [("val/loss", "min")], asked)
+        record(job := Job(n, []), tmp_path / "cut" / str(n), end, [("val/loss", "min")], asked)
         assert job.status == ("finished" if ends[n] == 5 else "pruned") and job.values["val/loss"] == min(scores[n])
 
 

@@ -18,7 +18,7 @@ from dlrun.errors import UserError
 from dlrun.sweep import forks
 from dlrun.sweep.folds import with_folds
 from dlrun.sweep.goals import value_names
-from dlrun.sweep.outcomes import settle
+from dlrun.sweep.outcomes import record
 from dlrun.sweep.report import as_csv, report
 from dlrun.sweep.state import Job, State
 from dlrun.system.python import COMMAND
@@ -184,7 +184,7 @@ def test_the_process_that_forks_is_killed(tmp_path, monkeypatch):
 def test_a_job_whose_exit_code_is_lost(tmp_path, said, asked, status):
     (tmp_path / "summary.json").write_text(json.dumps({"status": said}))
     job = Job(0, [])
-    settle(job, tmp_path, forks.process.LOST, asked=asked)
+    record(job, tmp_path, forks.process.LOST, asked=asked)
     assert job.status == status
 
 
@@ -312,7 +312,7 @@ def fake_jobs(folder: Path, *results: dict | int | None) -> list[Job]:
             }
             (folder / str(i) / "summary.json").write_text(json.dumps({**summary, **result}))
         if result is not None:
-            settle(job, folder / str(i), 0 if isinstance(result, dict) else result)
+            record(job, folder / str(i), 0 if isinstance(result, dict) else result)
         jobs.append(job)
     return jobs
 

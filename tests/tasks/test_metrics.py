@@ -40,7 +40,7 @@ NAMES = ("f1", "precision", "recall")
 @pytest.fixture(autouse=True)
 def without_plots(monkeypatch):
     """They take most of a small run's time."""
-    monkeypatch.setattr("dlrun.output.run_folder.Run.draw", lambda *arguments: None)
+    monkeypatch.setattr("dlrun.output.run_folder.RunFolder.draw", lambda *arguments: None)
 
 
 def drawn(classes: int, seed: int, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:

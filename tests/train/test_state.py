@@ -10,7 +10,7 @@ from runs import STRAIGHT, assert_same, state, train
 from dlrun.clock import Clock
 from dlrun.errors import CheckpointError, DataError, Diverged, UserError
 from dlrun.output.checkpoint import load, save
-from dlrun.output.run_folder import Run
+from dlrun.output.run_folder import RunFolder
 from dlrun.train.state import Training, all_finite
 
 
@@ -62,7 +62,7 @@ def test_a_checkpoint_with_invalid_content_is_refused(change, config, tmp_path):
 
 def test_a_checkpoint_with_other_components_is_refused(session, tmp_path):
     made = session()
-    run = Run(tmp_path, {})
+    run = RunFolder(tmp_path, {})
     training = Training(made.task, made.trainer, run, Clock(0, 1, 4), {})
     with pytest.raises(CheckpointError, match=r"holds \['critic', 'net'\], expected \['net', 'update'\]"):
         training.restore({"components": {"net": {}, "critic": {}}})

@@ -26,7 +26,7 @@ def value_of(config: dict, key: str) -> object:
     return _section(config, section).get(name)
 
 
-def settle(config: dict) -> None:
+def resolve_auto(config: dict) -> None:
     """Replace each `auto` by its value, in place. The batch size is that of a large data set."""
     keys = auto_keys(config)
     if "data.batch_size" in keys:
@@ -37,7 +37,7 @@ def settle(config: dict) -> None:
         config["optimizer"]["lr"] = _rate(config)
 
 
-def settle_batch(config: dict, keys: Sequence[str], samples: int) -> None:
+def set_batch_size(config: dict, keys: Sequence[str], samples: int) -> None:
     """Set, in place, the batch size for this number of train samples, and the learning rate if `keys` has it."""
     size = MOST
     while size > LEAST and size * STEPS > samples:

@@ -6,7 +6,7 @@ No torch, so that a config error takes milliseconds.
 import re
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from dlrun.config.auto import settle
+from dlrun.config.auto import resolve_auto
 from dlrun.config.build import OF_RUNNER, of_runner
 from dlrun.config.check_pairing import check_net, check_pairing
 from dlrun.config.named import problems_of_named
@@ -38,7 +38,7 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     config: plain dicts and lists with interpolations resolved. Values of `auto` are replaced in place.
     names: the chosen option of each group, for messages.
     """
-    settle(config)
+    resolve_auto(config)
     known = sorted(SECTIONS.keys() | VALUES | {"sweep", "tracker"})
     unread = sorted(map(str, config.keys() - set(known)))
     expected = listed("    expected one of: ", known, 6)
@@ -83,7 +83,7 @@ def may_be_chosen(group: str, target: str) -> bool:
 
 def check_section(name: str, node: object) -> None:
     """Raise ConfigError unless every key of one section is known and every value is valid."""
-    settle({name: node})
+    resolve_auto({name: node})
     if name == "tracker":
         problems = _problems_of_trackers(node)
     else:

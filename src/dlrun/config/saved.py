@@ -97,14 +97,14 @@ def _from_anywhere(folder: Path, override: str) -> str:
     return pasteable(key, value) if is_pinned else shlex.quote(override)
 
 
-def settled(config: DictConfig) -> DictConfig:
+def without_calls(config: DictConfig) -> DictConfig:
     """Replace ${oc.env:...} and other resolver calls in a config by their results.
 
     The default data_dir stays a call, since each machine has its own. References to other keys stay, too.
     """
     raw = container(config, resolve=False)
     resolved = container(config, resolve=True, throw_on_missing=True)
-    saved = _settled(raw, resolved)
+    saved = _without_calls(raw, resolved)
     saved |= {key: resolved[key] for key in PATHS if is_call(raw.get(key))}  # stay text: a folder may be named 5
     if raw.get("data_dir") == _default_data_dir():
         saved["data_dir"] = raw["data_dir"]
@@ -112,8 +112,8 @@ def settled(config: DictConfig) -> DictConfig:
 
 
 def portable(config: DictConfig) -> DictConfig:
-    """Return a checked config as a run saves it: settled, with data paths that hold in any working folder."""
-    saved = container(settled(config), resolve=False)
+    """Return a checked config as a run saves it: nothing is left to call, data paths hold in any folder."""
+    saved = container(without_calls(config), resolve=False)
     resolved = container(config, resolve=True)
     data_dir = Path(os.path.abspath(os.path.expanduser(resolved["data_dir"])))
     if saved["data_dir"] != _default_data_dir():
@@ -156,11 +156,11 @@ def _pin_paths(saved: dict, resolved: dict, data_dir: Path) -> None:
             saved[key] = pinned(value, data_dir)
 
 
-def _settled(raw: Any, resolved: Any) -> Any:
+def _without_calls(raw: Any, resolved: Any) -> Any:
     if isinstance(raw, dict):
-        return {key: _settled(value, resolved[key]) for key, value in raw.items()}
+        return {key: _without_calls(value, resolved[key]) for key, value in raw.items()}
     if isinstance(raw, list):
-        return [_settled(*pair) for pair in zip(raw, resolved, strict=True)]
+        return [_without_calls(*pair) for pair in zip(raw, resolved, strict=True)]
     return _read(resolved) if is_call(raw) else raw
 
 
@@ -191,7 +191,7 @@ def plain(config: DictConfig, arguments: Sequence[str] = ()) -> dict:
     arguments: the words that the config was composed from, for the error.
     """
     try:
-        return container(settled(config), resolve=True, throw_on_missing=True)
+        return container(without_calls(config), resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(explain(error, list(arguments))) from None
 

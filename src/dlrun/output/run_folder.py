@@ -34,7 +34,7 @@ WIDE = 10_000  # columns of a line that is not wrapped
 IN_SUMMARY = 2500  # a matrix with more entries goes to a file of its own
 
 
-class Run:
+class RunFolder:
     """Writes everything that a run leaves in its folder. Nothing is written before `print`, `log` or `resume`.
 
     axis: the column of the rows that is the x-axis of curves, "step" or "samples" (see Clock.global_step).
@@ -228,8 +228,8 @@ class Run:
             self.board.close()
 
 
-class NullRun(Run):
-    """The Run of ranks other than 0: it writes nothing, but can read the checkpoints."""
+class NullFolder(RunFolder):
+    """The folder of ranks other than 0: it writes nothing, but can read the checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.checkpoints, self.rows, self.num_rows = folder, Checkpoints(folder / "checkpoints"), [], 0

@@ -58,14 +58,14 @@ def report_sweep(folder: Path, out: Path | None) -> list[str]:
     from dlrun.sweep.state import load_state
 
     state = load_state(folder)
-    _settle_left(state)
+    _record_left(state)
     return [page.write(out or within(folder, "report.html"), Report(state).html())]
 
 
-def _settle_left(state: "State") -> None:
+def _record_left(state: "State") -> None:
     """Set the status of jobs that ran when their sweep was killed, in memory only: sweep.json is not written."""
     from dlrun.sweep.goals import goals
-    from dlrun.sweep.outcomes import settle
+    from dlrun.sweep.outcomes import record
     from dlrun.sweep.workers import is_at_work
 
     for job in state.jobs:
@@ -75,7 +75,7 @@ def _settle_left(state: "State") -> None:
             if not (job.worker and is_at_work(state.folder, job.worker)):
                 status = read_summary(state.run_folder(job)).get("status")
                 if status in ("finished", "failed", "diverged"):
-                    settle(job, state.run_folder(job), 0 if status == "finished" else 1, goals(state))
+                    record(job, state.run_folder(job), 0 if status == "finished" else 1, goals(state))
                 else:
                     job.status = "stopped"
 

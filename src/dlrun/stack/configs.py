@@ -34,7 +34,7 @@ def sweep_settings(composed: DictConfig) -> Settings:
     return cast(Settings, build(section))
 
 
-def settled(config: Config, values: dict) -> dict[str, str]:
+def with_auto_values(config: Config, values: dict) -> dict[str, str]:
     """The files in .hydra, with the values that the run's config has for `auto`."""
     if not config.chosen:
         return config.texts

@@ -68,14 +68,14 @@ class Member:
 
     def restore(self, saved: Any) -> None:
         """Load what `saved` returned. Raises as Training.load does."""
-        part, data = part_of(saved, self.number, self.values), self.training.data_state
+        part, data = member_state(saved, self.number, self.values), self.training.data_state
         self.values, self.source, self.copies = part.values, part.source, part.copies
         self.training.load(part.state | data)
         if part.best is not None:
             self.training.best_state, self.training.best_is_new = part.best | data, True
 
 
-class Part(NamedTuple):
+class MemberState(NamedTuple):
     """A job's part of a checkpoint; see Member."""
 
     state: dict
@@ -85,7 +85,7 @@ class Part(NamedTuple):
     copies: int
 
 
-def part_of(saved: Any, number: int, keys: Collection[str] = ()) -> Part:
+def member_state(saved: Any, number: int, keys: Collection[str] = ()) -> MemberState:
     """Read a job's part of a checkpoint. keys: of its `values`. Raises CheckpointError if no stack wrote it."""
     kinds = {"state": dict, "best": dict | None, "values": dict, "source": int | None, "copies": int}
     try:
@@ -97,7 +97,7 @@ def part_of(saved: Any, number: int, keys: Collection[str] = ()) -> Part:
             f"the checkpoint of the stack of job {number} is whole, but its content is not that of a stack\n"
             "  expected the file as dl-run wrote it: start the sweep again"
         ) from None
-    return Part(**saved)
+    return MemberState(**saved)
 
 
 def with_values(config: dict, values: dict[str, float]) -> dict:

@@ -20,12 +20,12 @@ from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.failures import OutOfMemory, within_memory, writing_to
 from dlrun.output.folders import claim_folder, read_summary, require_plain
 from dlrun.output.provenance import CHANGES, ENVIRONMENT, SECONDS
-from dlrun.output.run_folder import Run
-from dlrun.stack.configs import Config, job_configs, settled, sweep_settings
+from dlrun.output.run_folder import RunFolder
+from dlrun.stack.configs import Config, job_configs, sweep_settings, with_auto_values
 from dlrun.stack.fit import fit
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.group import Stack
-from dlrun.stack.member import Member, part_of, with_values
+from dlrun.stack.member import Member, member_state, with_values
 from dlrun.stack.selection import selection_of
 from dlrun.stack.trial import gain
 from dlrun.sweep.population import first_values, varied
@@ -74,7 +74,7 @@ def run_stack(composed: DictConfig, which: str) -> None:
         values: dict[int, dict[str, float]] = {number: {} for number in numbers}
         if saved:
             keys = [axis.name for axis in varied(axes)]
-            values = {number: part_of(saved[str(number)], number, keys).values for number in numbers}
+            values = {number: member_state(saved[str(number)], number, keys).values for number in numbers}
         elif isinstance(settings, Population):
             values = {number: first_values(settings, axes, number) for number in numbers}
         members = make_members(state, configs, values)
@@ -205,13 +205,13 @@ def open_folders(files: ExitStack, state: State, group: Stack, configs: dict[int
             member.training.rewind()
             run.print(f"resuming {run.folder}")
         else:
-            write_config(run.folder, settled(configs[member.number], member.session.config))
+            write_config(run.folder, with_auto_values(configs[member.number], member.session.config))
             first = first or run.folder
             copy_provenance(run, first)
         member.session.announce(member.training)
 
 
-def copy_provenance(run: Run, first: Path) -> None:
+def copy_provenance(run: RunFolder, first: Path) -> None:
     """Write which packages and changes a run uses; those of the first job are those of all."""
     if run.folder == first:
         run.write_provenance()

@@ -24,7 +24,7 @@ PRUNER = "pruner"  # what stopped a job that a search gave up within a stack, in
 CODES = {"finished": 0, "failed": 1, "diverged": 1, "stopped": 143}  # by the status in the run's summary
 
 
-def settle(job: Job, folder: Path, code: int, wanted: Sequence[tuple[str, str]] = (), asked: str | None = None) -> None:
+def record(job: Job, folder: Path, code: int, wanted: Sequence[tuple[str, str]] = (), asked: str | None = None) -> None:
     """Set a job's status, values and seconds from its folder and exit code.
 
     wanted: the goals, each with "max" or "min". asked: the reason for which the sweep asked the job to end, if it did.
@@ -137,7 +137,7 @@ def recover(state: State, retry: bool = False, patience: float = process.GRACE, 
             job.worker = job.pid = job.born = job.attempt = None
             code, asked = own_end(folder, LEFT, None)
             if code != LEFT:
-                settle(job, folder, code, goals(state), asked)
+                record(job, folder, code, goals(state), asked)
                 job.error = why(job, process.tail(state.log(job)))
             elif job.status == "running":
                 job.status = "stopped"

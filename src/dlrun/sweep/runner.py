@@ -12,7 +12,7 @@ from dlrun.errors import UserError
 from dlrun.output.restarts import has_checkpoint
 from dlrun.sweep import process, stacks
 from dlrun.sweep.goals import best_settings, goals
-from dlrun.sweep.outcomes import check_goals, own_end, recover, settle, summed_up, why
+from dlrun.sweep.outcomes import check_goals, own_end, record, recover, summed_up, why
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.report import Report
 from dlrun.sweep.running import Running, spoken
@@ -223,7 +223,7 @@ class Runner:
             for job in one.jobs:
                 folder = self.state.run_folder(job)
                 ended, asked = own_end(folder, code, one.asked) if job.stack is not None else (code, one.asked)
-                settle(job, folder, ended, goals(self.state), asked)
+                record(job, folder, ended, goals(self.state), asked)
                 job.error = why(job, logs[job.number])
                 check_goals(job, folder, self.state.facts["goals"])
                 self.plan.tell(job, folder)

@@ -18,7 +18,7 @@ from dlrun.output.rows import epoch_rows
 from dlrun.sweep import stacks
 from dlrun.sweep.axes import Axis
 from dlrun.sweep.goals import goals
-from dlrun.sweep.outcomes import settle
+from dlrun.sweep.outcomes import record
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.points import check, chosen, labels, suggest
 from dlrun.sweep.rows import is_number, last_row
@@ -100,7 +100,7 @@ class Optuna(Plan):
             if trial.state == states.RUNNING:
                 self.tell(job, folder)
             elif job.status in ("waiting", "stopped") and trial.state == states.PRUNED:  # killed before it was saved
-                settle(job, folder, 143, goals(state), "pruned")
+                record(job, folder, 143, goals(state), "pruned")
             elif job.status in ("waiting", "stopped"):  # a trial's outcome in Optuna is final
                 with self._reaching():
                     attributes = {"sweep": state.facts["id"], "job": job.number, "again": trial.number}

@@ -8,14 +8,14 @@ from dlrun.errors import UserError
 from dlrun.output import plots
 from dlrun.output.folders import require_plain
 from dlrun.output.rows import parse_row
-from dlrun.output.run_folder import Run
+from dlrun.output.run_folder import RunFolder
 from dlrun.paths import read_whole
 from dlrun.tasks.base import Task
 from dlrun.train.finished import FinishedRun
 from dlrun.train.state import metric_order
 
 
-def draw(run: Run, task: Task, data: Data, metric: str | None, best_epoch: int | None, global_step: int) -> None:
+def draw(run: RunFolder, task: Task, data: Data, metric: str | None, best_epoch: int | None, global_step: int) -> None:
     """Draw the figures of the reports and the metrics' curves. metric: the one that chooses the best epoch."""
     spec, axis = data.spec, run.axis.replace("step", "epoch")
     for name in plots.worth_drawing(run.rows, run.windows, metric_order(task, metric)):
@@ -36,7 +36,7 @@ def draw_finished(folder: Path) -> list[str]:
     finished = FinishedRun(folder)
     data, task, summary = finished.load_data(), finished.task, finished.summary
     axis = "samples" if task.epoch_samples(data) else "step"
-    run = Run(folder, {**summary}, axis)
+    run = RunFolder(folder, {**summary}, axis)
     lines = read_whole(run.metrics_path).splitlines() if run.metrics_path.exists() else []
     run.read_back(len(lines))
     for owner in (task, task.net, data):

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import cast
 
 from dlrun.clock import Clock
-from dlrun.config.auto import settle_batch
+from dlrun.config.auto import set_batch_size
 from dlrun.data.base import Data, has_samples
 from dlrun.errors import DependencyLost, Diverged, PeerLost, UserError
 from dlrun.output.checkpoint import recovery_hint
 from dlrun.output.failures import within_memory, writing_to
 from dlrun.output.folders import read_summary
 from dlrun.output.provenance import git_commit
-from dlrun.output.run_folder import NullRun, Run
+from dlrun.output.run_folder import NullFolder, RunFolder
 from dlrun.overrides import pasteable
 from dlrun.system.machine import keep_threads
 from dlrun.system.signals import Interrupted, Signals
@@ -48,7 +48,7 @@ class Session:
         like: "Session | None" = None,
     ) -> None:
         self.config, self.names, self.chosen, self.changes = config, names, chosen, changes or {}
-        self.asked_data = dict(config["data"])  # before batch_size=auto is settled
+        self.asked_data = dict(config["data"])  # before batch_size=auto is resolved
         self.is_training = False  # whether this session has begun to write to the run's folder
         self.data: Data
         self.commit: str | None = like.commit if like else git_commit()
@@ -74,7 +74,7 @@ class Session:
     def _choose_batch(self, config: dict) -> None:
         """Set the batch size for the number of samples, and scale the learning rates to it."""
         lr = config["optimizer"]["lr"]
-        settle_batch(config, self.chosen, self.data.size("train") // self.dist.size)
+        set_batch_size(config, self.chosen, self.data.size("train") // self.dist.size)
         if has_samples(self.data):
             self.data.batch_size = config["data"]["batch_size"] * self.dist.size
         for update in self.task.named_updates().values():
@@ -131,7 +131,7 @@ class Session:
         )
         before = read_summary(folder) if resumed else {}
         axis = "samples" if epoch_samples else "step"
-        run = NullRun(folder) if self.dist.rank else Run(folder, facts(self), axis, before)
+        run = NullFolder(folder) if self.dist.rank else RunFolder(folder, facts(self), axis, before)
         training = Training(self.task, self.trainer, run, clock, self.data_state)
         if not resumed:
             if not self.config["init"]:
@@ -182,7 +182,7 @@ class Session:
         command = f"dl-run {pasteable('resume', run.folder)}"
         run.print(f"stopped in epoch {epoch} at step {clock.step}; checkpoint saved. Resume with: {command}")
 
-    def leave(self, run: Run | NullRun, status: str) -> None:
+    def leave(self, run: RunFolder | NullFolder, status: str) -> None:
         """After an error: finish the checkpoint being written and the summary, if possible, and close the files."""
         for last_act in (run.checkpoints.wait, partial(run.write_summary, status)):
             try:

@@ -10,7 +10,7 @@ from dlrun.clock import Clock
 from dlrun.errors import CheckpointError, DataError, Diverged, UserError, check_state
 from dlrun.output.checkpoint import snapshot
 from dlrun.output.console import number
-from dlrun.output.run_folder import NullRun, Run
+from dlrun.output.run_folder import NullFolder, RunFolder
 from dlrun.overrides import pasteable
 from dlrun.tasks.base import Task
 from dlrun.train.best import Best, make_best
@@ -29,7 +29,9 @@ class Training:
     data_state: see the function of that name; each checkpoint holds it.
     """
 
-    def __init__(self, task: Task, trainer: Trainer, run: Run | NullRun, clock: Clock, data_state: dict) -> None:
+    def __init__(
+        self, task: Task, trainer: Trainer, run: RunFolder | NullFolder, clock: Clock, data_state: dict
+    ) -> None:
         self.task, self.trainer, self.run, self.clock, self.data_state = task, trainer, run, clock, data_state
         self.dist = task.device.dist
         self.means, self.best = Means(), make_best(task, trainer)

@@ -76,7 +76,7 @@ class JobSweeper(Sweeper):
         from dlrun.sweep.state import Job
 
         note = ""
-        settings, arguments = self.settle(arguments)
+        settings, arguments = self.read_settings(arguments)
         axes = read_axes(arguments, self.loader)
         base = self.compositions(axes, not isinstance(settings, Grid))
         launcher = container(self.config.hydra.launcher, resolve=True)
@@ -141,7 +141,7 @@ class JobSweeper(Sweeper):
         files = {"multirun.yaml": OmegaConf.to_yaml(self.config), "base": base}
         return new_sweep(Path(self.config.output_dir).expanduser(), settings, command, jobs, files)
 
-    def settle(self, arguments: list[str]) -> "tuple[Settings, list[str]]":
+    def read_settings(self, arguments: list[str]) -> "tuple[Settings, list[str]]":
         """Return the checked settings and the overrides that define the space, including those of an experiment."""
         from dlrun.config.build import build
         from dlrun.config.check import check_section

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.arrays.file import Part, grouped, joined, read_npy, read_npz
+from dlrun.data.arrays.file import Pair, grouped, joined, read_npy, read_npz
 from dlrun.data.arrays.kinds import as_bytes, kind_of, levels_in, shaped, standardised, statistics
 from dlrun.data.arrays.targets import check_varied, like, targets_of
 from dlrun.data.base import Arrays
@@ -173,7 +173,7 @@ class ArraySet(OnDevice):
         prepare = self.pixels if self.fitted()["kind"] == "images" else lambda x, draw: x
         self.resident = Resident(arrays, splits, self.device, prepare)
 
-    def _read(self) -> dict[str, Part]:
+    def _read(self) -> dict[str, Pair]:
         if isinstance(self.arrays, str):
             raise DataError(IN_MEMORY)
         if self.arrays is not None:

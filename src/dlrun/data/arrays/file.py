@@ -17,7 +17,7 @@ EXPECTED = (
     "  or .npy files: data.x=x.npy data.y=y.npy"
 )
 
-Part = tuple[np.ndarray, np.ndarray | None]  # inputs, and targets if there are any
+Pair = tuple[np.ndarray, np.ndarray | None]  # inputs, and targets if there are any
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -98,7 +98,7 @@ def check_numbers(name: str, x: np.ndarray) -> None:
                 raise DataError(f"{name}[{where}] is {value}\n  expected finite numbers{limit}")
 
 
-def grouped(arrays: Mapping[str, np.ndarray]) -> dict[str, Part]:
+def grouped(arrays: Mapping[str, np.ndarray]) -> dict[str, Pair]:
     """Return (x, y) by split, or under "all". Raises DataError if they do not belong together."""
     parts = {}
     for name in ("x", "x_train", "x_val", "x_test"):
@@ -128,7 +128,7 @@ def _flat(y: np.ndarray) -> np.ndarray:
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
-def joined(parts: Mapping[str, Part]) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
+def joined(parts: Mapping[str, Pair]) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
     """Return all inputs, all targets, and the rows of each split. Raises DataError unless they are finite numbers."""
     for split, (x, _) in parts.items():
         check_numbers("x" if split == "all" else f"x_{split}", x)

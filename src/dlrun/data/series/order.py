@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from dlrun.data.table.columns import Place, as_dates, as_numbers, as_texts, kind_of
-from dlrun.data.table.prepare import Part, check_columns
+from dlrun.data.table.columns import RowName, as_dates, as_numbers, as_texts, kind_of
+from dlrun.data.table.prepare import NamedFrame, check_columns
 from dlrun.errors import DataError, counted
 
 Array = np.ndarray
@@ -21,30 +21,30 @@ class Rows(NamedTuple):
     """
 
     frame: pl.DataFrame
-    place: Place
+    row_name: RowName
     ids: Array
     breaks: Array
     names: list[str]
     about: dict[str, str]
 
 
-def ordered(part: Part, series: str | None, time: str | None, skip_gaps: bool) -> Rows:
+def ordered(part: NamedFrame, series: str | None, time: str | None, skip_gaps: bool) -> Rows:
     """Put the rows of each series in the order of time. Raises DataError for a time that is missing or comes twice."""
-    frame, place = part
+    frame, row_name = part
     needed = [name for name in (series, time) if name]
-    check_columns(frame.columns, needed, place)
+    check_columns(frame.columns, needed, row_name)
     if not needed:
         ids = np.zeros(frame.height, np.int32)
-        return Rows(frame, place, ids, np.arange(frame.height) == 0, [""], {})
+        return Rows(frame, row_name, ids, np.arange(frame.height) == 0, [""], {})
     names = as_texts(frame[series]).fill_null("").to_list() if series else [""]
     order = {name: i for i, name in enumerate(dict.fromkeys(names))}
     ids = np.array([order[name] for name in names], np.int32) if series else np.zeros(frame.height, np.int32)
-    times = _times(frame.drop_in_place(time), place) if time else np.arange(frame.height)
+    times = _times(frame.drop_in_place(time), row_name) if time else np.arange(frame.height)
     about = {}
     if not _is_ordered(ids, times):
         rows = np.lexsort((times, ids))
         frame, ids, times = frame[rows], ids[rows], times[rows]
-        place = partial(_moved, rows, place)
+        row_name = partial(_moved, rows, row_name)
         about["order"] = f"rows are sorted by {' and '.join(needed)}"
     steps = np.diff(times)
     breaks = np.concatenate([[True], ids[1:] != ids[:-1]])
@@ -52,7 +52,7 @@ def ordered(part: Part, series: str | None, time: str | None, skip_gaps: bool) -
     if time and (twice := inside & (steps == 0)).any():
         row = int(twice.argmax()) + 1
         raise DataError(
-            f"{place(row)}: the time {time} is that of another row\n"
+            f"{row_name(row)}: the time {time} is that of another row\n"
             f"  expected one row for each time; data.series=COLUMN names the series of a row if there are several"
         )
     if time and inside.any() and not skip_gaps:
@@ -63,7 +63,7 @@ def ordered(part: Part, series: str | None, time: str | None, skip_gaps: bool) -
             about["gaps"] = (
                 f"{counted(int(gaps.sum()), 'gap')} in {time}: no window crosses one (data.gaps=skip: they do)"
             )
-    return Rows(frame, place, ids, breaks, list(order), about)
+    return Rows(frame, row_name, ids, breaks, list(order), about)
 
 
 def _is_ordered(ids: Array, times: Array) -> bool:
@@ -71,19 +71,19 @@ def _is_ordered(ids: Array, times: Array) -> bool:
     return bool(((ids[1:] > ids[:-1]) | (ids[1:] == ids[:-1]) & (times[1:] >= times[:-1])).all())
 
 
-def _moved(rows: Array, place: Place, row: int) -> str:
-    return place(int(rows[row]))
+def _moved(rows: Array, row_name: RowName, row: int) -> str:
+    return row_name(int(rows[row]))
 
 
-def _times(column: pl.Series, place: Place) -> Array:
-    column, kind, _ = kind_of(column, None, place)
+def _times(column: pl.Series, row_name: RowName) -> Array:
+    column, kind, _ = kind_of(column, None, row_name)
     if kind in ("boolean", "category", "text"):
         raise DataError(
             f"data.time={column.name}: its values are no dates and no numbers, such as {column[0]!r}\n"
             "  expected for example 2024-12-31 23:00"
         )
-    times = as_numbers(column, place) if kind == "number" else as_dates(column, kind, place)
+    times = as_numbers(column, row_name) if kind == "number" else as_dates(column, kind, row_name)
     if times.null_count():
         row = int(times.is_null().arg_max() or 0)
-        raise DataError(f"{place(row)}: no value of data.time={column.name}\n  expected one in every row")
+        raise DataError(f"{row_name(row)}: no value of data.time={column.name}\n  expected one in every row")
     return times.to_physical().to_numpy()

@@ -9,9 +9,9 @@ from dlrun.data.series.naive import season_of
 from dlrun.data.series.order import Rows, ordered
 from dlrun.data.series.windows import Windowing, longest, starts_of
 from dlrun.data.splits import SPLITS, shares_of, split_random
-from dlrun.data.table.columns import Place, as_numbers, kind_of
+from dlrun.data.table.columns import RowName, as_numbers, kind_of
 from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked
-from dlrun.data.table.prepare import Part, check_columns, describe_columns, describe_left_out, has_values
+from dlrun.data.table.prepare import NamedFrame, check_columns, describe_columns, describe_left_out, has_values
 from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.targets import learned, moments
 from dlrun.errors import DataError, UserError, counted
@@ -48,15 +48,15 @@ class Prepared(NamedTuple):
     names: list[str]
 
 
-def prepare(part: Part, settings: TableSettings, windows: WindowSettings, where: str) -> Prepared:
+def prepare(part: NamedFrame, settings: TableSettings, windows: WindowSettings, where: str) -> Prepared:
     """Order the rows, split them by time or by series, fit the encoding on the train split, and find the windows."""
     check_settings(part.frame.columns, settings, where)
     rows = ordered(part, settings.group, settings.time, windows.skip_gaps)
     has = has_values(rows.frame, settings.target)
     if not has.any():
         raise DataError(f"{where}: the target {settings.target[0]} has no values\n  expected a value in most rows")
-    targets = learned(rows.frame.select(settings.target).filter(pl.Series(has)), settings, rows.place, where)[1]
-    y = targets_of(rows.frame, targets, rows.place)
+    targets = learned(rows.frame.select(settings.target).filter(pl.Series(has)), settings, rows.row_name, where)[1]
+    y = targets_of(rows.frame, targets, rows.row_name)
     form = _form(rows, windows, "labels" in targets[0], where)
     splits = _splits(rows, settings, y, form)
     train = np.flatnonzero(splits == 0)
@@ -86,20 +86,20 @@ def prepare(part: Part, settings: TableSettings, windows: WindowSettings, where:
 
 
 def prepare_like(
-    part: Part, encoding: Encoding, settings: TableSettings, windows: WindowSettings, where: str
+    part: NamedFrame, encoding: Encoding, settings: TableSettings, windows: WindowSettings, where: str
 ) -> Prepared:
     """Encode series with an encoding that was learned before. All windows are the test split."""
     targets = encoding["targets"]
     needed = [*encoding["columns"], *(target["column"] for target in targets)]
-    check_columns(part.frame.columns, needed, part.place)
+    check_columns(part.frame.columns, needed, part.row_name)
     rows = ordered(part, settings.group, settings.time, windows.skip_gaps)
-    y = targets_of(rows.frame, targets, rows.place)
+    y = targets_of(rows.frame, targets, rows.row_name)
     form = form_like(encoding, windows.stride)
     starts, _ = starts_of(np.zeros(len(rows.ids), int), rows.breaks, _missing(y), form)
     if not len(starts[0]):
         raise DataError(f"{where} has no window of {form.span} steps with targets\n  expected longer series")
     splits = {"train": starts[0][:0], "val": starts[0][:0], "test": starts[0]}
-    return Prepared(encode(rows.frame, encoding, rows.place), y, splits, encoding, {}, rows.ids, rows.names)
+    return Prepared(encode(rows.frame, encoding, rows.row_name), y, splits, encoding, {}, rows.ids, rows.names)
 
 
 def form_like(encoding: Encoding, stride: int) -> Windowing:
@@ -107,7 +107,7 @@ def form_like(encoding: Encoding, stride: int) -> Windowing:
     return Windowing(encoding["length"], encoding["horizon"], is_path, stride)
 
 
-def targets_of(frame: pl.DataFrame, targets: list[dict[str, Any]], place: Place) -> Array:
+def targets_of(frame: pl.DataFrame, targets: list[dict[str, Any]], row_name: RowName) -> Array:
     """Return the targets of all rows: float32 (rows, targets), NaN where there is none; or labels (rows,), -1: none."""
     if labels := targets[0].get("labels"):
         column = frame[targets[0]["column"]]
@@ -115,10 +115,10 @@ def targets_of(frame: pl.DataFrame, targets: list[dict[str, Any]], place: Place)
         if (unknown := (y < 0) & column.is_not_null().to_numpy()).any():
             row = int(unknown.argmax())
             raise DataError(
-                f"{place(row)}: {column.name} is {column[row]!r}\n  expected one of: {', '.join(labels[:20])}"
+                f"{row_name(row)}: {column.name} is {column[row]!r}\n  expected one of: {', '.join(labels[:20])}"
             )
         return y
-    numbers = [as_numbers(frame[target["column"]], place).to_numpy() for target in targets]
+    numbers = [as_numbers(frame[target["column"]], row_name).to_numpy() for target in targets]
     return np.stack(numbers, 1).astype(np.float32)
 
 
@@ -202,7 +202,7 @@ def _encoded(
     left_out: dict[str, str] = {}
     for name in [name for name in rows.frame.columns if name not in roles]:
         series = rows.frame.drop_in_place(name)  # freed once it is encoded
-        column, kind, reason = kind_of(series, settings.types.get(name), rows.place)
+        column, kind, reason = kind_of(series, settings.types.get(name), rows.row_name)
         if reason:
             left_out[name] = reason
         else:

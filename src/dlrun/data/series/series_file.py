@@ -20,7 +20,7 @@ from dlrun.data.series.windows import ResidentWindows, Windowing
 from dlrun.data.table.columns import check_kinds
 from dlrun.data.table.encode import encode, names
 from dlrun.data.table.encoded import Encoded
-from dlrun.data.table.prepare import Part, check_columns
+from dlrun.data.table.prepare import NamedFrame, check_columns
 from dlrun.data.table.read import read_table
 from dlrun.data.table.settings import TableSettings
 from dlrun.data.table.text import Format, check_format
@@ -162,9 +162,11 @@ class SeriesFile(Encoded):
         """
         frame, origin = read_table(path, self.form, "*", content, self.settings.time)
         encoding, length = self.fitted(), self.fitted()["length"]
-        check_columns(frame.columns, list(encoding["columns"]), origin.place)
-        rows = ordered(Part(frame, origin.place), self.settings.group, self.settings.time, self.windows.skip_gaps)
-        values = torch.from_numpy(encode(rows.frame, encoding, rows.place))
+        check_columns(frame.columns, list(encoding["columns"]), origin.row_name)
+        rows = ordered(
+            NamedFrame(frame, origin.row_name), self.settings.group, self.settings.time, self.windows.skip_gaps
+        )
+        values = torch.from_numpy(encode(rows.frame, encoding, rows.row_name))
         found = []
         for number, name in enumerate(rows.names):
             own = (rows.ids == number).nonzero()[0]
@@ -212,13 +214,13 @@ class SeriesFile(Encoded):
                 self.prepared = prepare(part, self.settings, self.windows, where)
         return self.prepared
 
-    def _read(self) -> tuple[Part, str]:
+    def _read(self) -> tuple[NamedFrame, str]:
         if self.source is not None:
             frame = self.source()["all"].cast({pl.Enum: pl.Categorical})  # no texts of a file
-            return Part(frame, lambda row: f"the table, row {row + 1}"), "the table"
+            return NamedFrame(frame, lambda row: f"the table, row {row + 1}"), "the table"
         path = find(str(self.file), self.data_dir, "data.file", EXPECTED)
         frame, origin = read_table(path, self.form, self.columns_of_texts(), time=self.settings.time)
-        return Part(frame, origin.place), str(path)
+        return NamedFrame(frame, origin.row_name), str(path)
 
 
 def _target_names(columns: list[str], horizon: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import polars as pl
 
 from dlrun.errors import DataError, UserError, nearest, printable, some
 
-Place = Callable[[int], str]  # names a row of the table, for messages
+RowName = Callable[[int], str]  # names a row of the table, for messages
 KINDS = ("number", "boolean", "category", "date", "text")
 DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y%m%dT%H%M%S")
 TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", "T%H:%M:%S", "T%H:%M", "T%H:%M:%S%.f", "T%H:%M:%S%.f%z")
@@ -43,24 +43,24 @@ def check_kinds(types: Mapping[str, str]) -> None:
             )
 
 
-def kind_of(column: pl.Series, chosen: str | None, place: Place) -> tuple[pl.Series, str, str]:
+def kind_of(column: pl.Series, chosen: str | None, row_name: RowName) -> tuple[pl.Series, str, str]:
     """Return a column with its values converted to their kind, the kind, and why there is nothing to learn from it.
 
     The kind is one of KINDS or the format of a date; the reason is "" if there is something to learn. chosen: the kind
     that the user chose. Raises DataError for mixed values.
     """
-    column, kind = _of_kind(column, chosen, place) if chosen else _found(column, place)
+    column, kind = _of_kind(column, chosen, row_name) if chosen else _found(column, row_name)
     is_unwanted = kind == "text" and chosen is not None
     return column, kind, "data.types" if is_unwanted else _useless(column, kind, chosen is not None)
 
 
-def _found(column: pl.Series, place: Place) -> tuple[pl.Series, str]:
+def _found(column: pl.Series, row_name: RowName) -> tuple[pl.Series, str]:
     """Find the kind of a column from its type and, if that is text, from its values."""
     name = column.name
     if column.dtype == pl.Boolean:
         return column, "boolean"
     if column.dtype.is_numeric():
-        return as_numbers(column, place), "number"
+        return as_numbers(column, row_name), "number"
     if column.dtype in (pl.Date, pl.Datetime):
         return column, "date"
     if column.dtype == pl.Categorical:
@@ -71,9 +71,9 @@ def _found(column: pl.Series, place: Place) -> tuple[pl.Series, str]:
     some_values = values.gather_every(max(1, len(values) // SAMPLED)).cast(pl.String)
     if len(values) and share_of_numbers(some_values) >= MOSTLY:
         advice = f": correct it, write 'data.missing=[...]' if it means no value, or data.types.{name}=category"
-        return as_numbers(column, place, advice), "number"
+        return as_numbers(column, row_name, advice), "number"
     if form := date_format(values):
-        return as_dates(column, form, place), form
+        return as_dates(column, form, row_name), form
     return column, "category"
 
 
@@ -82,12 +82,12 @@ def share_of_numbers(texts: pl.Series) -> float:
     return 1 - texts.cast(pl.Float64, strict=False).null_count() / len(texts)
 
 
-def _of_kind(column: pl.Series, kind: str, place: Place) -> tuple[pl.Series, str]:
+def _of_kind(column: pl.Series, kind: str, row_name: RowName) -> tuple[pl.Series, str]:
     """Convert a column to the kind that the user chose. Raises DataError for values of another kind."""
     if kind == "number":
-        return as_numbers(column, place), kind
+        return as_numbers(column, row_name), kind
     if kind == "boolean":
-        return as_booleans(column, place), kind
+        return as_booleans(column, row_name), kind
     if kind == "date" and column.dtype not in (pl.Date, pl.Datetime):
         form = date_format(column.cast(pl.String).drop_nulls())
         if not form:
@@ -95,27 +95,27 @@ def _of_kind(column: pl.Series, kind: str, place: Place) -> tuple[pl.Series, str
                 f"data.types.{column.name}=date: its values, such as {_example(column)}, are in no known format\n"
                 f"  expected for example 2024-12-31, or a format such as data.types.{column.name}=%d/%m/%y"
             )
-        return as_dates(column, form, place), form
+        return as_dates(column, form, row_name), form
     if "%" in kind:
-        return as_dates(column, kind, place), kind
+        return as_dates(column, kind, row_name), kind
     return as_texts(column) if kind == "category" else column, kind
 
 
-def as_numbers(column: pl.Series, place: Place, advice: str = "") -> pl.Series:
+def as_numbers(column: pl.Series, row_name: RowName, advice: str = "") -> pl.Series:
     """Convert to float64 with null for missing values. Raises DataError at the first that float32 cannot hold."""
     values = column.cast(pl.String) if column.dtype in (pl.Categorical, pl.Enum) else column
     numbers = values.cast(pl.Float64, strict=False)
     if numbers.null_count() > column.null_count():
-        raise _misfit(column, numbers.is_null() & column.is_not_null(), "a number" + advice, place)
+        raise _misfit(column, numbers.is_null() & column.is_not_null(), "a number" + advice, row_name)
     numbers = numbers.fill_nan(None) if numbers.is_nan().any() else numbers
     if max(-(numbers.min() or 0), numbers.max() or 0) > LARGEST:
         raise _misfit(
-            column, numbers.abs() > LARGEST, f"a finite number, at most {LARGEST:.3g}, the largest of float32", place
+            column, numbers.abs() > LARGEST, f"a finite number, at most {LARGEST:.3g}, the largest of float32", row_name
         )
     return numbers
 
 
-def as_booleans(column: pl.Series, place: Place) -> pl.Series:
+def as_booleans(column: pl.Series, row_name: RowName) -> pl.Series:
     """Convert true, false, 1 and 0 to booleans."""
     if column.dtype == pl.Boolean:
         return column
@@ -124,7 +124,7 @@ def as_booleans(column: pl.Series, place: Place) -> pl.Series:
     flags = words.replace_strict(known, default=None, return_dtype=pl.Boolean)
     wrong = flags.is_null() & column.is_not_null()
     if wrong.any():
-        raise _misfit(column, wrong, "true or false", place)
+        raise _misfit(column, wrong, "true or false", row_name)
     return flags
 
 
@@ -137,19 +137,19 @@ def as_texts(column: pl.Series) -> pl.Series:
     return column.cast(pl.String)
 
 
-def as_dates(column: pl.Series, form: str, place: Place) -> pl.Series:
+def as_dates(column: pl.Series, form: str, row_name: RowName) -> pl.Series:
     """Convert to datetimes by a format; columns of dates need none ("date"). Raises DataError at the first misfit."""
     if column.dtype in (pl.Date, pl.Datetime):
         most = LATEST * PER_SECOND[getattr(column.dtype, "time_unit", "days")]
         if (far := ~column.to_physical().is_between(-most, most)).any():
             raise DataError(
-                f"{place(int(far.arg_max() or 0))}: {column.name} is a date hundreds of thousands of years away"
+                f"{row_name(int(far.arg_max() or 0))}: {column.name} is a date hundreds of thousands of years away"
             )
         return column.cast(pl.Datetime("us"))
     dates = _parsed_each(column, form)
     wrong = dates.is_null() & column.is_not_null()
     if wrong.any():
-        raise _misfit(column, wrong, f"a date, written as {form}", place)
+        raise _misfit(column, wrong, f"a date, written as {form}", row_name)
     return dates
 
 
@@ -227,6 +227,6 @@ def _example(column: pl.Series) -> str:
     return repr(printable(str(values[0]))[:40]) if len(values) else "none"
 
 
-def _misfit(column: pl.Series, wrong: pl.Series, expected: str, place: Place) -> DataError:
+def _misfit(column: pl.Series, wrong: pl.Series, expected: str, row_name: RowName) -> DataError:
     row = int(wrong.arg_max() or 0)
-    return DataError(f"{place(row)}: {column.name} is {printable(str(column[row]))[:60]!r}\n  expected {expected}")
+    return DataError(f"{row_name(row)}: {column.name} is {printable(str(column[row]))[:60]!r}\n  expected {expected}")

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from dlrun.data.classes import rank
-from dlrun.data.table.columns import Place, as_booleans, as_dates, as_numbers, as_texts
+from dlrun.data.table.columns import RowName, as_booleans, as_dates, as_numbers, as_texts
 from dlrun.errors import printable, some
 
 Encoding = dict[str, Any]
@@ -53,7 +53,7 @@ def learn_column(column: pl.Series, kind: str, train: Array, by_quantiles: bool)
     if kind == "category":
         levels, values = _learn_levels(column, train)
         return Learned([], [{"column": column.name, "levels": levels}], [values])
-    typed = column.cast(pl.Float64) if kind == "number" else _typed(column, kind, _no_place)
+    typed = column.cast(pl.Float64) if kind == "number" else _typed(column, kind, _unnamed)
     found = Learned([], [], [])
     for part in ("",) if kind in ("number", "boolean") else DATE_PARTS:
         values = _part(typed, part)
@@ -68,7 +68,7 @@ def learn_column(column: pl.Series, kind: str, train: Array, by_quantiles: bool)
     return found
 
 
-def _no_place(row: int) -> str:
+def _unnamed(row: int) -> str:
     return f"row {row + 1}"
 
 
@@ -105,11 +105,11 @@ def _numbered(column: pl.Series) -> tuple[list[str], Array]:
     return different, column.to_physical().cast(pl.UInt32).fill_null(len(different)).to_numpy()
 
 
-def _typed(column: pl.Series, kind: str, place: Place) -> pl.Series:
+def _typed(column: pl.Series, kind: str, row_name: RowName) -> pl.Series:
     """Return a column's values as float64 or datetimes, null where there are none."""
     if kind == "number":
-        return as_numbers(column, place)
-    return as_booleans(column, place).cast(pl.Float64) if kind == "boolean" else as_dates(column, kind, place)
+        return as_numbers(column, row_name)
+    return as_booleans(column, row_name).cast(pl.Float64) if kind == "boolean" else as_dates(column, kind, row_name)
 
 
 def _part(typed: pl.Series, part: str) -> Array:
@@ -119,7 +119,7 @@ def _part(typed: pl.Series, part: str) -> Array:
     return (DATE_PARTS[part](typed).cast(pl.Float64) if part else typed).to_numpy()
 
 
-def encode(frame: pl.DataFrame, encoding: Encoding, place: Place = _no_place) -> Array:
+def encode(frame: pl.DataFrame, encoding: Encoding, row_name: RowName = _unnamed) -> Array:
     """Encode rows, float32 (rows, numbers + categories). Raises DataError for a value of another kind."""
     numbers, categories, kinds = encoding["numbers"], encoding["categories"], encoding["columns"]
     x = np.empty((frame.height, len(numbers) + len(categories)), np.float32)
@@ -127,7 +127,7 @@ def encode(frame: pl.DataFrame, encoding: Encoding, place: Place = _no_place) ->
     for i, number in enumerate(numbers):
         if number["column"] != name:
             name = number["column"]
-            typed = _typed(frame[name], kinds[name], place)
+            typed = _typed(frame[name], kinds[name], row_name)
         values = _part(typed, number["part"])
         x[:, i] = values if number["part"] == "missing" else _scaled(values, number)
     for i, category in enumerate(categories, len(numbers)):

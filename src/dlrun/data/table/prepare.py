@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from dlrun.data.table.columns import Place, as_numbers, as_texts, kind_of
+from dlrun.data.table.columns import RowName, as_numbers, as_texts, kind_of
 from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen
 from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.split import split_table
@@ -18,11 +18,11 @@ from dlrun.errors import DataError, counted, nearest, some
 WORKERS = 2  # threads that encode columns: each holds one as float64
 
 
-class Part(NamedTuple):
-    """The rows of one file or source. place: names a row, for messages."""
+class NamedFrame(NamedTuple):
+    """The rows of one file or source. row_name: names a row, for messages."""
 
     frame: pl.DataFrame
-    place: Place
+    row_name: RowName
 
 
 class Prepared(NamedTuple):
@@ -40,21 +40,21 @@ class Prepared(NamedTuple):
     rows: np.ndarray
 
 
-def prepare(parts: Mapping[str, Part], settings: TableSettings, where: str) -> Prepared:
+def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str) -> Prepared:
     """Find the columns' kinds, split the rows, learn the encoding from the train split and encode all rows.
 
     parts: the table under "all", or the splits that are given (train, and val or test or both); the others are cut
     from train. where: names the table, for messages.
     """
-    frame, place, given = _joined(parts)
+    frame, row_name, given = _joined(parts)
     check_settings(frame.columns, settings, where)
-    frame, place, given, about, rows = _with_target(frame, settings, place, given, where)
-    y, target = learned(frame, settings, place, where)
-    splits = split_table(frame, settings, y, place, given)
-    weights = weights_of(frame, settings, place, splits["train"]) if settings.weights else None
+    frame, row_name, given, about, rows = _with_target(frame, settings, row_name, given, where)
+    y, target = learned(frame, settings, row_name, where)
+    splits = split_table(frame, settings, y, row_name, given)
+    weights = weights_of(frame, settings, row_name, splits["train"]) if settings.weights else None
     roles = aside(settings)
     names = [name for name in frame.columns if name not in roles]
-    learn = partial(_learn, settings=settings, splits=splits, place=place)
+    learn = partial(_learn, settings=settings, splits=splits, row_name=row_name)
     with ThreadPoolExecutor(WORKERS) as threads:  # a column leaves the frame and is freed once it is encoded
         columns = dict(zip(names, threads.map(learn, map(frame.drop_in_place, names)), strict=True))
     left_out = {name: column.reason for name, column in columns.items() if column.reason}
@@ -87,8 +87,8 @@ class _Column(NamedTuple):
     unseen: str
 
 
-def _learn(column: pl.Series, settings: TableSettings, splits: Mapping[str, np.ndarray], place: Place) -> _Column:
-    column, kind, reason = kind_of(column, settings.types.get(column.name), place)
+def _learn(column: pl.Series, settings: TableSettings, splits: Mapping[str, np.ndarray], row_name: RowName) -> _Column:
+    column, kind, reason = kind_of(column, settings.types.get(column.name), row_name)
     if reason:
         return _Column(kind, reason, Learned([], [], []), "")
     learned = learn_column(column, kind, splits["train"], settings.by_quantiles)
@@ -105,18 +105,18 @@ def _fitted(targets: list[dict[str, Any]], y: np.ndarray, train: np.ndarray) -> 
     return [target | moments(values[train], target["column"]) for target, values in zip(targets, y.T, strict=True)]
 
 
-def prepare_like(part: Part, encoding: Encoding) -> Prepared:
+def prepare_like(part: NamedFrame, encoding: Encoding) -> Prepared:
     """Encode a table with an encoding that was learned before. All rows with a target are the test split."""
-    frame, place = part
+    frame, row_name = part
     targets = [target["column"] for target in encoding["targets"]]
-    check_columns(frame.columns, [*encoding["columns"], *targets], place)
+    check_columns(frame.columns, [*encoding["columns"], *targets], row_name)
     rows = np.flatnonzero(has_values(frame, targets))
     if not len(rows):
-        raise DataError(f"{place(0)}: no row has a value of {targets[0]}, which is to be compared\n  expected some")
+        raise DataError(f"{row_name(0)}: no row has a value of {targets[0]}, which is to be compared\n  expected some")
     frame = frame[rows]
 
     def kept_place(row: int) -> str:
-        return place(int(rows[row]))
+        return row_name(int(rows[row]))
 
     if labels := encoding["targets"][0].get("labels"):
         y = codes(frame[targets[0]], labels) - 1
@@ -139,20 +139,20 @@ def has_values(frame: pl.DataFrame, columns: Sequence[str]) -> np.ndarray:
     return np.logical_and.reduce([frame[name].is_not_null().to_numpy() for name in columns])
 
 
-def check_columns(columns: Sequence[str], needed: Sequence[str], place: Place) -> None:
+def check_columns(columns: Sequence[str], needed: Sequence[str], row_name: RowName) -> None:
     """Raise DataError unless a table has the columns that a run needs."""
     if lacking := [name for name in needed if name not in columns]:
         raise DataError(
-            f"{place(0).partition(',')[0]}: there is no column {lacking[0]!r}{nearest(lacking[0], columns)}\n"
+            f"{row_name(0).partition(',')[0]}: there is no column {lacking[0]!r}{nearest(lacking[0], columns)}\n"
             f"  expected the columns of the run: {', '.join(needed)}"
         )
 
 
-def _joined(parts: Mapping[str, Part]) -> tuple[pl.DataFrame, Place, dict[str, np.ndarray]]:
+def _joined(parts: Mapping[str, NamedFrame]) -> tuple[pl.DataFrame, RowName, dict[str, np.ndarray]]:
     """Return all rows in one frame, a function that names a row, and the rows of each part."""
     (name, first), *others = parts.items()
     if not others:
-        return first.frame, first.place, {name: np.arange(first.frame.height)}
+        return first.frame, first.row_name, {name: np.arange(first.frame.height)}
     columns = first.frame.columns
     for name, part in others:
         if lacking := [column for column in columns if column not in part.frame.columns]:
@@ -166,21 +166,21 @@ def _joined(parts: Mapping[str, Part]) -> tuple[pl.DataFrame, Place, dict[str, n
     ends = np.cumsum([frame.height for frame in frames])
     starts = ends - [frame.height for frame in frames]
 
-    def place(row: int) -> str:
+    def row_name(row: int) -> str:
         number = int(np.searchsorted(ends, row, side="right"))
-        return list(parts.values())[number].place(row - int(starts[number]))
+        return list(parts.values())[number].row_name(row - int(starts[number]))
 
     given = {name: np.arange(*span) for name, span in zip(parts, zip(starts, ends, strict=True), strict=True)}
-    return pl.concat(frames), place, given
+    return pl.concat(frames), row_name, given
 
 
 def _with_target(
-    frame: pl.DataFrame, settings: TableSettings, place: Place, given: dict[str, np.ndarray], where: str
-) -> tuple[pl.DataFrame, Place, dict[str, np.ndarray], dict[str, str], np.ndarray]:
+    frame: pl.DataFrame, settings: TableSettings, row_name: RowName, given: dict[str, np.ndarray], where: str
+) -> tuple[pl.DataFrame, RowName, dict[str, np.ndarray], dict[str, str], np.ndarray]:
     """Leave out the rows that have no target; return the others, and which they are."""
     has = has_values(frame, settings.target)
     if has.all():
-        return frame, place, given, {}, np.arange(frame.height)
+        return frame, row_name, given, {}, np.arange(frame.height)
     if not has.any():
         raise DataError(f"{where}: the target {settings.target[0]} has no values\n  expected a value in most rows")
     rows, numbers = np.flatnonzero(has), np.cumsum(has) - 1
@@ -190,7 +190,7 @@ def _with_target(
     note = f"{counted(int((~has).sum()), 'row')} without a value of {' or '.join(settings.target)}"
     kept = pl.Series(has)
     frame = pl.DataFrame([frame.drop_in_place(name).filter(kept) for name in frame.columns])  # not all of it twice
-    return frame, lambda row: place(int(rows[row])), given, {"rows left out": note}, rows
+    return frame, lambda row: row_name(int(rows[row])), given, {"rows left out": note}, rows
 
 
 def describe_columns(encoding: Encoding) -> str:

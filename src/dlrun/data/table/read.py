@@ -29,7 +29,7 @@ class ParquetTable(NamedTuple):
 
     path: Path
 
-    def place(self, row: int) -> str:
+    def row_name(self, row: int) -> str:
         return f"{self.path}, row {row + 1}"
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import polars as pl
 
 from dlrun.data.splits import SPLITS, shares_of, split_groups, split_random, split_times, without_val
-from dlrun.data.table.columns import Place, as_dates, as_numbers, as_texts, kind_of
+from dlrun.data.table.columns import RowName, as_dates, as_numbers, as_texts, kind_of
 from dlrun.data.table.settings import TableSettings
 from dlrun.errors import DataError, UserError
 
 
 def split_table(
-    frame: pl.DataFrame, settings: TableSettings, y: np.ndarray, place: Place, given: dict[str, np.ndarray]
+    frame: pl.DataFrame, settings: TableSettings, y: np.ndarray, row_name: RowName, given: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Split the rows; the splits that are given stay as they are."""
     if settings.group and settings.time:
@@ -27,25 +27,25 @@ def split_table(
     if settings.group:
         rows = split_groups(as_texts(frame[settings.group][pool]).fill_null("").to_numpy(), shares, *folds)
     elif settings.time:
-        rows = split_times(_times(frame[settings.time], settings, place)[pool], shares)
+        rows = split_times(_times(frame[settings.time], settings, row_name)[pool], shares)
     else:
         is_stratified = settings.stratify and y.ndim == 1
         rows = split_random(len(pool), shares, *folds, y[pool] if is_stratified else None)
     return {name: given[name] if name in given and name != "train" else pool[rows[name]] for name in SPLITS}
 
 
-def _times(column: pl.Series, settings: TableSettings, place: Place) -> np.ndarray:
+def _times(column: pl.Series, settings: TableSettings, row_name: RowName) -> np.ndarray:
     """Return the values of the time column as numbers that can be ordered."""
     if settings.folds:
         raise UserError(
             f"data.time={column.name} data.folds={settings.folds}: expected data.folds=0, since a split by time trains "
             "on the oldest rows"
         )
-    column, kind, _ = kind_of(column, settings.types.get(column.name), place)
+    column, kind, _ = kind_of(column, settings.types.get(column.name), row_name)
     if kind in ("boolean", "category", "text"):
         raise DataError(f"data.time={column.name}: its values are no dates and no numbers, such as {column[0]!r}")
-    times = as_numbers(column, place) if kind == "number" else as_dates(column, kind, place)
+    times = as_numbers(column, row_name) if kind == "number" else as_dates(column, kind, row_name)
     if times.null_count():
         row = int(times.is_null().arg_max() or 0)
-        raise DataError(f"{place(row)}: no value of data.time={column.name}\n  expected one in every row")
+        raise DataError(f"{row_name(row)}: no value of data.time={column.name}\n  expected one in every row")
     return times.to_physical().to_numpy()

@@ -18,7 +18,7 @@ from dlrun.data.resident import Resident
 from dlrun.data.table.columns import as_texts, check_kinds
 from dlrun.data.table.encode import decode, encode, names, unseen
 from dlrun.data.table.encoded import Encoded
-from dlrun.data.table.prepare import Part, Prepared, TableSettings, check_columns, prepare, prepare_like
+from dlrun.data.table.prepare import NamedFrame, Prepared, TableSettings, check_columns, prepare, prepare_like
 from dlrun.data.table.read import read_table
 from dlrun.data.table.text import Format, check_format
 from dlrun.errors import UserError
@@ -135,8 +135,8 @@ class TableFile(Encoded):
         """
         frame, origin = read_table(path, self.form, "*", content)
         encoding = self.fitted()
-        check_columns(frame.columns, list(encoding["columns"]), origin.place)
-        x = torch.from_numpy(encode(frame, encoding, origin.place)).to(self.device)
+        check_columns(frame.columns, list(encoding["columns"]), origin.row_name)
+        x = torch.from_numpy(encode(frame, encoding, origin.row_name)).to(self.device)
         first, columns = len(encoding["numbers"]), [each["column"] for each in encoding["categories"]]
         notes = {name: unseen(frame[name], x[:, first + i].cpu().numpy()) for i, name in enumerate(columns)}
         new = {name: text for name, text in notes.items() if text}
@@ -167,18 +167,18 @@ class TableFile(Encoded):
                 self.prepared = prepare(parts, self.settings, where)
         return self.prepared
 
-    def _read(self) -> tuple[dict[str, Part], str]:
+    def _read(self) -> tuple[dict[str, NamedFrame], str]:
         """Return the parts of the table and its name."""
         if self.source is not None:
             frames = self.source()
             kept = {name: frame.cast({pl.Enum: pl.Categorical}) for name, frame in frames.items()}  # no texts of a file
-            return {name: Part(frame, partial(_row_of, name)) for name, frame in kept.items()}, "the table"
+            return {name: NamedFrame(frame, partial(_row_of, name)) for name, frame in kept.items()}, "the table"
         parts, where = {}, ""
         for name, file in self.paths.items():
             if file:
                 path = find(file, self.data_dir, "data.file" if name == "all" else f"data.{name}", EXPECTED)
                 frame, origin = read_table(path, self.form, self.columns_of_texts())
-                parts[name] = Part(frame, origin.place)
+                parts[name] = NamedFrame(frame, origin.row_name)
                 where = where or str(path)
         return parts, where
 

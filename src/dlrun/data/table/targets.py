@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from dlrun.data.classes import number_classes
-from dlrun.data.table.columns import FEW, MOSTLY, Place, as_numbers, as_texts, is_constant, share_of_numbers
+from dlrun.data.table.columns import FEW, MOSTLY, RowName, as_numbers, as_texts, is_constant, share_of_numbers
 from dlrun.data.table.encode import codes
 from dlrun.data.table.settings import TableSettings
 from dlrun.errors import DataError, UserError
@@ -15,7 +15,7 @@ FEW_CLASSES = 10  # a target of so few different whole numbers is a class, unles
 
 
 def learned(
-    frame: pl.DataFrame, settings: TableSettings, place: Place, where: str
+    frame: pl.DataFrame, settings: TableSettings, row_name: RowName, where: str
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Return the targets of all rows and their entries in the encoding: classes or real numbers."""
     columns = [frame[name] for name in settings.target]
@@ -28,9 +28,9 @@ def learned(
     if settings.learn == "classification" and len(columns) > 1:
         raise UserError(f"data.target={list(settings.target)} data.learn=classification: expected one target")
     if len(columns) == 1 and (settings.learn == "classification" or settings.learn == "auto" and _is_class(columns[0])):
-        return _classes(columns[0], place, where)
+        return _classes(columns[0], row_name, where)
     advice = ", or data.learn=classification" if len(columns) == 1 else ""
-    numbers = [as_numbers(column, place, f" as a target of regression{advice}").to_numpy() for column in columns]
+    numbers = [as_numbers(column, row_name, f" as a target of regression{advice}").to_numpy() for column in columns]
     return np.stack(numbers, 1).astype(np.float32), [{"column": name} for name in settings.target]
 
 
@@ -42,12 +42,14 @@ def _is_class(column: pl.Series) -> bool:
     return is_whole and column.n_unique() <= FEW_CLASSES
 
 
-def _classes(column: pl.Series, place: Place, where: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def _classes(column: pl.Series, row_name: RowName, where: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
     texts = column if isinstance(column.dtype, pl.Enum) else as_texts(column)
     different = texts.unique().to_list()
     if len(different) > max(FEW, len(texts) / 2):
         if share_of_numbers(texts.cast(pl.String)) >= MOSTLY:
-            as_numbers(column, place, ", as most are: correct it, or write 'data.missing=[...]' if it means no value")
+            as_numbers(
+                column, row_name, ", as most are: correct it, or write 'data.missing=[...]' if it means no value"
+            )
         raise DataError(
             f"{where}: the target {column.name} has {len(different):,} different values in {len(texts):,} rows\n"
             "  expected classes, several rows of each, or numbers with data.learn=regression"
@@ -67,14 +69,14 @@ def moments(values: np.ndarray, name: str) -> dict[str, float]:
     return {"mean": float(values.mean()), "std": float(values.std(ddof=1)) if len(values) > 1 else 1.0}
 
 
-def weights_of(frame: pl.DataFrame, settings: TableSettings, place: Place, train: np.ndarray) -> np.ndarray:
+def weights_of(frame: pl.DataFrame, settings: TableSettings, row_name: RowName, train: np.ndarray) -> np.ndarray:
     """Return the weights of the rows; their mean over the train split is 1."""
     name = str(settings.weights)
-    weights = as_numbers(frame[name], place).to_numpy()
+    weights = as_numbers(frame[name], row_name).to_numpy()
     wrong = ~(weights >= 0)
     if wrong.any():
         raise DataError(
-            f"{place(int(wrong.argmax()))}: the weight {name} is {weights[wrong][0]}\n  expected a number >= 0"
+            f"{row_name(int(wrong.argmax()))}: the weight {name} is {weights[wrong][0]}\n  expected a number >= 0"
         )
     if not weights[train].any():
         raise DataError(f"data.weights={name}: all weights of the train split are 0\n  expected some above 0")

@@ -63,7 +63,7 @@ class TableText(NamedTuple):
                 if number or not self.form.header:
                     yield reader.line_num, cells
 
-    def place(self, row: int) -> str:
+    def row_name(self, row: int) -> str:
         """Name the line of a row of the frame that was read, which has no rows without a value."""
         empty = {"", *self.form.missing}
         full = (line for line, cells in self.records() if any(cell.strip() not in empty for cell in cells))
