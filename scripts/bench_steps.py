@@ -35,7 +35,7 @@ from dlrun.clock import Clock
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.saved import plain
 from dlrun.output.console import Bar
-from dlrun.output.run_folder import Run
+from dlrun.output.run_folder import RunFolder
 from dlrun.system.device import Device
 from dlrun.system.signals import Signals
 from dlrun.train.engine import train_epoch
@@ -143,7 +143,7 @@ def main(model: str, steps: int, device: str = "cpu", *overrides: str) -> None:
     by_hand = {"vae": vae, "wgan_gp": wgan_gp}.get(model, supervised)
     hand = by_hand(deepcopy(session.task.net).train(), endless, config["optimizer"]["lr"], session.device)
     with tempfile.TemporaryDirectory() as folder, Signals() as signals:
-        run = Run(Path(folder), {})
+        run = RunFolder(Path(folder), {})
         training = Training(session.task, session.trainer, run, Clock(0, 1, 10**6), {})
         batches = (b for e in iter(range(10**6).__iter__().__next__, -1) for b in _epoch(session, e))
         size = BLOCK[device]

@@ -19,6 +19,7 @@ from dlrun.system.torch_internals import (
     check_overflow_first,
     configure_compiler,
     cpu_has_bf16,
+    cpu_has_tiles,
     own_tensors,
     plain_step,
     quick_step,
@@ -166,6 +167,7 @@ def test_the_compiler_has_these_options():
 def test_bf16_support_is_that_of_the_cpu_flags():
     flags = Path("/proc/cpuinfo").read_text().split()
     assert cpu_has_bf16() == ("avx512_bf16" in flags or "amx_tile" in flags)
+    assert cpu_has_tiles() == ("amx_tile" in flags)
 
 
 def test_all_batch_normalisations_share_a_base():

@@ -21,7 +21,7 @@ from dlrun.system.device import Device, choose_device, compile_parts, prepare_ne
 from dlrun.system.distributed import init_distributed
 from dlrun.system.graphs import why_not
 from dlrun.system.machine import keep_memory
-from dlrun.system.torch_internals import skip_compiler_import
+from dlrun.system.torch_internals import cpu_has_tiles, skip_compiler_import
 from dlrun.tasks.base import Task
 from dlrun.tasks.losses.balance import check_sampler
 from dlrun.train.classifier import load_classifier
@@ -112,8 +112,9 @@ def wants_products(asked: str, device: Device, task: Task) -> bool:
             "trainer.conv_gradients=products: this task needs second derivatives, or has no fixed shapes\n"
             "  expected trainer.conv_gradients=auto or torch"
         )
-    is_faster = device.precision == "fp32" and bool(task.compiled)
-    return device.torch_device.type == "cpu" and (asked == "products" or asked == "auto" and is_faster)
+    is_faster = device.precision == "fp32" or device.precision == "bf16" and cpu_has_tiles()
+    chosen = asked == "products" or asked == "auto" and is_faster and bool(task.compiled)
+    return device.torch_device.type == "cpu" and chosen
 
 
 def set_torch_options(trainer: Trainer, device: torch.device, seed: int) -> None:
