@@ -34,6 +34,13 @@ def keep_memory() -> None:
             mallopt(M_TRIM_THRESHOLD, -1)
 
 
+def return_memory() -> None:
+    """Return to the system what reading the data has freed. Steps then keep what they free (see keep_memory)."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def keep_threads(before: int, device: torch.device) -> str | None:
     """Use as many CPU threads as before a resume: another number would sum in another order.
 

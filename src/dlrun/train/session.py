@@ -16,7 +16,7 @@ from dlrun.output.folders import read_summary
 from dlrun.output.provenance import git_commit
 from dlrun.output.run_folder import NullFolder, RunFolder
 from dlrun.overrides import pasteable
-from dlrun.system.machine import keep_threads
+from dlrun.system.machine import keep_threads, return_memory
 from dlrun.system.signals import Interrupted, Signals
 from dlrun.train.assemble import assemble
 from dlrun.train.best import make_best
@@ -62,6 +62,7 @@ class Session:
         self.best = make_best(self.task, self.trainer)  # refuses unknown metrics before any file is written
         if like is None:
             self.data.load(self.device.torch_device, self.device.channels_last)
+            return_memory()
         if "data.batch_size" in self.chosen:
             self._choose_batch(config)
         self.task.prepare(self.data)

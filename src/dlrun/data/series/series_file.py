@@ -135,7 +135,8 @@ class SeriesFile(Encoded):
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the series and put them on the device."""
         prepared, self.prepared = self._prepare(), None
-        values, targets, starts, self.encoding, about, self.ids, self.names = prepared
+        values, targets, starts, self.encoding, about, ids, self.names = prepared
+        self.firsts = np.searchsorted(ids, np.arange(len(self.names)))  # the first row of each series
         self.device = device
         self.resident: ResidentWindows = ResidentWindows(values, targets, starts, self._form(), device)
         self.about = {"learns": self._learns()} | about
@@ -143,8 +144,8 @@ class SeriesFile(Encoded):
     def places(self, split: str) -> list[str]:
         """Return the series of each window and, unless it is whole, the step at which it starts, from 0."""
         starts = self.resident.rows[split].cpu().numpy()
-        ids = self.ids[starts]
-        steps = (starts - np.searchsorted(self.ids, ids)).tolist()
+        ids = np.searchsorted(self.firsts, starts, side="right") - 1
+        steps = (starts - self.firsts[ids]).tolist()
         is_whole = self.windows.window is None
         return [
             self.names[series] + ("" if is_whole else f", step {step}")
