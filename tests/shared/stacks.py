@@ -12,7 +12,7 @@ from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.folders import read_summary
 from dlrun.stack.fit import fit
 from dlrun.stack.group import Stack
-from dlrun.stack.member import Member, part_of, with_values
+from dlrun.stack.member import Member, member_state, with_values
 from dlrun.stack.run import make_member
 from dlrun.stack.selection import selection_of
 from dlrun.sweep.axes import Axis
@@ -43,7 +43,7 @@ def together(
             if read_summary(folder / str(number)).get("status") == "finished":
                 continue
             values = first_values(settings, axes, number) if isinstance(settings, Population) else {}
-            values = part_of(saved[str(number)], number, values).values if saved else values
+            values = member_state(saved[str(number)], number, values).values if saved else values
             member = make_member(number, with_values(config, values), names, folder / str(number), like)
             member.values, like = values, member.session
             members.append(member)
