@@ -67,11 +67,11 @@ KINDS = {  # the config key of the place, its name, how it is written, and the r
 }  # fmt: skip
 
 
-FAST = ("table", "text_folder")
+FAST = ("table",)
 
 
 @pytest.mark.parametrize(
-    "data", [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+    "data", [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.thorough) for kind in KINDS]
 )
 def test_the_new_place_is_taken_if_the_data_is_the_same(data, tmp_path, monkeypatch, capsys):
     key, name, write, words = KINDS[data]
