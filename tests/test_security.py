@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.provenance import ChangesWriter, git_commit
 from dlrun.runs import cli as runs_cli
 from dlrun.runs.columns import importance_of
+from dlrun.runs.ui.catalog import Catalog
+from dlrun.runs.watch import Watch
 from dlrun.stack.run import load as load_stack
 from dlrun.sweep.opening import existing_sweep, new_sweep
 from dlrun.sweep.search import Optuna
@@ -594,6 +597,41 @@ def test_files_for_people_are_never_read(dl_run, finished, tmp_path, monkeypatch
         opened = None  # an audit hook cannot be removed
     assert {"summary.json", "metrics.jsonl", "config.yaml"} <= read, "the record works"
     assert not read & set(WRITTEN_ONLY) and not (tmp_path / "ran").exists()
+
+
+# --- pipes ------------------------------------------------------------------------------------------------------------
+
+PIPES = [
+    ".lock", "summary.json", "metrics.jsonl", "run.log", ".hydra/config.yaml", ".hydra/overrides.yaml", "sweep.json",
+    "base.json", "plots/loss.png", "plots/classes.txt", "environment.txt", "logs/0.log",
+]  # fmt: skip
+
+
+def late(number, frame):
+    pytest.fail("it waits for a writer")
+
+
+@pytest.mark.parametrize("name", PIPES)
+def test_a_pipe_in_a_strangers_run_stops_no_view(name, tmp_path, monkeypatch, capsys):
+    """Whoever opens a pipe waits for its writer, which may never come."""
+    folder = write_run(tmp_path / "outputs" / "2026-01-01" / "one", status="running")
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    dl_runs = command(monkeypatch, capsys, runs_cli.main, "dl-runs")
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    try:
+        assert dl_runs("list", "--output-dir", tmp_path / "outputs")[0] in (0, 2)
+        assert all(dl_runs(verb, folder)[0] in (0, 2) for verb in ("show", "report"))
+        view = Watch("", lambda: [folder])
+        view.read()
+        assert view.lines(80, 24)
+        assert "finished" not in str(Catalog(tmp_path / "outputs").changes(0))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # --- the table in SECURITY.md -----------------------------------------------------------------------------------------

@@ -134,6 +134,11 @@ def printable(text: str | os.PathLike[str]) -> str:
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def printable_cell(text: str | os.PathLike[str]) -> str:
+    """The text as `printable` gives it, and on one line: for the cells of a table."""
+    return printable(text).replace("\t", "\\t").replace("\n", "\\n")
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, printable; the name of its type if the text is empty."""
     return printable((str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -16,6 +16,7 @@ from run_files import write_run
 
 from dlrun.output.folders import all_runs
 from dlrun.output.text_chart import chart, points
+from dlrun.runs.listing import as_table, facts
 from dlrun.runs.live import LiveRun
 from dlrun.runs.watch import Watch, watch
 
@@ -139,3 +140,13 @@ def test_runs_are_found_on_all_levels(tmp_path):
         os.utime(folder / ".hydra" / "overrides.yaml", (i, i))
     (tmp_path / "day" / "sweep" / "best").symlink_to("0")
     assert all_runs(tmp_path) == folders
+
+
+def test_a_name_of_several_lines_is_one_line(tmp_path):
+    folder = write_run(tmp_path / "a\nb", data="x\ty")
+    rows = as_table([facts(folder)], 1).splitlines()
+    assert len(rows) == 3 and "a\\nb" in rows[2] and "x\\ty" in rows[2]
+    view = Watch("", lambda: [folder])
+    view.read()
+    lines = [CODES.sub("", line) for line in view.lines(100, 24)]
+    assert any("a\\nb" in line for line in lines) and not any("\n" in line for line in lines)

@@ -9,6 +9,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from dlrun.clock import Clock
+from dlrun.errors import printable_cell
 from dlrun.output.notebook import NotebookBar, is_notebook
 
 REFRESH = 1.0  # seconds between two readings of the loss, for which a GPU has to be waited for
@@ -169,6 +170,7 @@ def epoch_line(
 
 def table(rows: list[list[str]], words: int = 1) -> str:
     """Rows as aligned columns, with a line under the first row. The first `words` columns are left-aligned."""
+    rows = [[printable_cell(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(

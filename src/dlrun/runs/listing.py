@@ -4,11 +4,11 @@ from fnmatch import fnmatchcase
 from operator import itemgetter
 from pathlib import Path
 
-from dlrun.errors import UserError, counted, nearest
+from dlrun.errors import UserError, counted, nearest, printable_cell
 from dlrun.output.as_json import as_json as line
 from dlrun.output.console import number, table
 from dlrun.output.folders import STARTED, all_runs, read_summary, status_of
-from dlrun.paths import read_whole
+from dlrun.paths import open_plain, read_whole
 
 COLUMNS = ("run", "status", "data", "model", "best", "test", "seconds")
 WORDS = ("status", "data", "model")  # the columns with words
@@ -71,7 +71,7 @@ def is_locked(path: Path) -> bool:
     try:
         import fcntl
 
-        with open(path) as file:
+        with open_plain(path) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -153,7 +153,8 @@ def as_table(rows: list[dict], total: int) -> str:
         seconds = f"{row['seconds']:.1f}" if isinstance(row["seconds"], int | float) else "-"
         facts = [str(row[name]) if row[name] is not None else "-" for name in words]
         cells.append([row["run"], *facts, *metrics, seconds])
-    above = f"all runs with {' '.join(f'{name}={rows[0][name]}' for name in common)}\n\n" if common else ""
+    shared = printable_cell(" ".join(f"{name}={rows[0][name]}" for name in common))
+    above = f"all runs with {shared}\n\n" if common else ""
     return above + table(cells, words=1 + len(words))
 
 

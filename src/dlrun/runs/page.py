@@ -7,6 +7,7 @@ from pathlib import Path
 from struct import unpack
 
 from dlrun.output.written import whole
+from dlrun.paths import read_whole
 
 WIDE = 1.8  # the ratio of width to height above which a figure has its own row
 STYLE = """
@@ -68,7 +69,7 @@ def image(png: bytes, name: str) -> str:
 
 def figures(folder: Path, curves: Sequence[str]) -> str:
     """Return all PNGs of a folder: first those named in `curves`, in that order, then the others, wide ones last."""
-    shown = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+    shown = {path.stem: read_whole(path) for path in sorted(folder.glob("*.png")) if path.is_file()}
     others = sorted(shown.keys() - set(curves), key=lambda name: (bool(_wide(shown[name])), name))
     grids = []
     for names in ([name for name in curves if name in shown], others):

@@ -10,6 +10,7 @@ from dlrun.errors import DataError, counted, first_line
 from dlrun.output.console import column, number
 from dlrun.output.folders import read_summary, require_plain, within
 from dlrun.output.rows import epoch_rows
+from dlrun.paths import read_whole
 from dlrun.runs import page
 from dlrun.runs.columns import described
 from dlrun.runs.show import changes, command_line, show_config
@@ -119,7 +120,7 @@ def _curves(folder: Path, summary: dict) -> list[str]:
 def _key(folder: Path) -> str:
     """Return the names of the classes that plots show by number."""
     try:
-        text = (folder / "plots" / "classes.txt").read_text(encoding="utf-8")
+        text = read_whole(folder / "plots" / "classes.txt").decode()
     except (OSError, UnicodeDecodeError):
         return ""
     return f"<p>In the figures: {page.escape(', '.join(text.splitlines()))}</p>"

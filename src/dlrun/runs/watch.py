@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dlrun.errors import counted, printable
+from dlrun.errors import counted, printable_cell
 from dlrun.output.console import duration, number
 from dlrun.output.folders import all_runs
 from dlrun.output.text_chart import COLOURS, Points, chart, points
@@ -104,10 +104,10 @@ class Watch:
         word = goal.partition("/")[2] if goal else ""
         left = run.seconds_left()
         return (
-            printable(_short_name(run.folder)),
-            printable(str(run.facts["status"])),
+            printable_cell(_short_name(run.folder)),
+            printable_cell(str(run.facts["status"])),
             f"{epochs}/{run.planned}" if run.planned else epochs,
-            printable(f"{word} {number(last)}") if isinstance(last, int | float) else "-",
+            printable_cell(f"{word} {number(last)}") if isinstance(last, int | float) else "-",
             number(best) if best is not None else "-",
             duration(left) if left is not None else "-",
         )
@@ -120,9 +120,9 @@ class Watch:
         ]
         if len(self.runs) == 1:
             words = [f"epoch {cells[2]}", *([f"{cells[5]} left"] if cells[5] != "-" else []), *words]
-        status = printable(str(facts["status"]))
-        head = [(f"{printable(_short_name(run.folder))}  ", BOLD), (f"{status}  ", STATUS.get(status, ""))]
-        lines = [self._line([*head, (printable(" ".join(words)), "")], width)]
+        status = printable_cell(str(facts["status"]))
+        head = [(f"{printable_cell(_short_name(run.folder))}  ", BOLD), (f"{status}  ", STATUS.get(status, ""))]
+        lines = [self._line([*head, (printable_cell(" ".join(words)), "")], width)]
         panels = _panels(run)
         if not panels:
             return [*lines, self._line([("no metrics yet", DIM)], width)]
@@ -136,7 +136,7 @@ class Watch:
 
     def _panel(self, name: str, curves: dict[str, Points], width: int, height: int) -> list[str]:
         """Return a chart with a title that names each curve in its colour, with its last value."""
-        parts: list[Part] = [(printable(name), BOLD)]
+        parts: list[Part] = [(printable_cell(name), BOLD)]
         for i, (split, curve) in enumerate(curves.items()):
             parts.append((f"  {split} {number(curve[-1][1])}", str(COLOURS[i % len(COLOURS)])))
         title = self._line(parts, width, fill=True)

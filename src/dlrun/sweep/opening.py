@@ -10,6 +10,7 @@ from dlrun.errors import UserError, printable
 from dlrun.output.folders import new_folder, refuse_links
 from dlrun.output.written import write_whole
 from dlrun.overrides import CONFIG_FLAGS, key_of
+from dlrun.paths import read_whole
 from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.outcomes import recover
 from dlrun.sweep.settings import JOINABLE, RESUMABLE, Population, Settings
@@ -133,7 +134,7 @@ def compare(state: State, how: str, arguments: list[str], base: dict, axes: list
             f"  expected {state.folder / 'sweep.json'} as dl-run wrote it"
         )
     try:
-        base_before = json.loads((state.folder / "base.json").read_text(encoding="utf-8"))
+        base_before = json.loads(read_whole(state.folder / "base.json"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{how}: cannot read base.json, the configs at its start: {error}\n  expected the file as dl-run wrote it"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from dlrun.paths import open_plain
 from dlrun.system.cpus import copy_nice
 
 LOST = 255  # multiprocessing's exit code of a job whose forkserver is gone, so that its end is unknown
@@ -94,7 +95,7 @@ def kill(pid: int) -> None:
 def tail(log: Path, offset: int = 0, lines: int = 10) -> list[str]:
     """Return the last lines after byte `offset`."""
     try:
-        with open(log, "rb") as file:
+        with open_plain(log) as file:
             file.seek(max(offset, log.stat().st_size - 20_000))
             text = file.read().decode("utf-8", "replace")
     except OSError:

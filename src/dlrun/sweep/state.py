@@ -15,6 +15,7 @@ from dlrun.errors import UserError, first_line, printable
 from dlrun.output.folders import within
 from dlrun.output.written import write_whole
 from dlrun.overrides import key_of
+from dlrun.paths import read_whole
 from dlrun.sweep.damage import check_facts, check_job
 from dlrun.sweep.workers import cannot_write
 
@@ -154,7 +155,7 @@ def load_state(folder: Path) -> State:
     """Read sweep.json. Raises UserError if the folder is not a sweep's or the file is damaged."""
     path = folder / "sweep.json"
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(read_whole(path))
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
         jobs = [Job(**fields) for fields in facts.pop("jobs")]
