@@ -194,6 +194,17 @@ def test_naive_forecasts_are_the_last_value_and_that_of_a_season_ago(tmp_path):
     assert season_of(np.random.RandomState(0).randn(500), 20) == 0, "noise has none"
 
 
+@pytest.mark.parametrize("left_out", [lambda i: 100 <= i < 105 or 150 <= i < 161, lambda i: None])
+def test_gaps_and_missing_values_do_not_shift_the_season(tmp_path, left_out):
+    """The wave has 12 hours, of which rows are left out, or a tenth of the values."""
+    rows = [row for i, row in enumerate(weather(300)) if not left_out(i)]
+    if left_out(0) is None:
+        for i in np.random.RandomState(1).permutation(len(rows))[: len(rows) // 10]:
+            rows[i]["t"] = ""
+    data = loaded(write(tmp_path / "a.csv", rows), *WEATHER[:1], "data.window=16", *WEATHER[2:])
+    assert data.fitted()["season"] == 12
+
+
 def test_a_network_with_zero_output_forecasts_the_last_value(tmp_path):
     data = loaded(write(tmp_path / "a.csv", weather()), *WEATHER)
     net = linear(data.spec, init="zeros", bias=True)

@@ -23,7 +23,7 @@ from dlrun.data.table import blocks
 from dlrun.data.table.encode import encode, learn_column, stacked
 from dlrun.data.table.read import Format, read_table
 from dlrun.data.table.table_file import TableFile
-from dlrun.errors import UserError
+from dlrun.errors import DataError, UserError
 from dlrun.models.mlp import mlp
 from dlrun.runs.cli import main
 from dlrun.runs.importance import columns_of
@@ -310,6 +310,67 @@ def test_run_predicts_raw_rows_and_its_own_predictions(run, table, tmp_path, mon
     assert all(float(row["p(yes)"]) + float(row["p(no)"]) == pytest.approx(1, abs=1e-5) for row in found)
     encoding = json.loads((run / "encoding.json").read_text(encoding="utf-8"))
     assert encoding["columns"]["age"] == "number" and encoding["targets"][0]["labels"] == ["no", "yes"]
+
+
+FORMATS = {
+    "no names": (",", "utf-8", "data.header=false", "x9"),
+    "semicolons": (";", "utf-8", "data.separator=';'", "bought"),
+    "utf-16": (",", "utf-16", "data.encoding=utf-16", "bought"),
+    "cp1252": (";", "cp1252", "data.encoding=cp1252", "bought"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_predictions_are_written_in_the_format_of_the_runs_file(name, tmp_path, monkeypatch, capsys):
+    separator, encoding, key, target = FORMATS[name]
+    table, one, two = (tmp_path / f"{stem}.csv" for stem in ("table", "one", "two"))
+    write(table, people(), separator, encoding)
+    if name == "no names":
+        table.write_text(table.read_text(encoding).partition("\n")[2], encoding)
+    run = trained(tmp_path / "run", ["data=table", f"data.file={table}", f"data.target={target}", key, *SMALL])
+    assert command(monkeypatch, capsys, "predict", run, table, "--out", one)[::2] == (0, "")
+    assert command(monkeypatch, capsys, "predict", run, one, "--out", two)[::2] == (0, "")
+    first, second = (path.read_text(encoding) for path in (one, two))
+    assert "Köln" in first and [line.rpartition(separator)[2] for line in first.splitlines()] == [
+        line.rpartition(separator)[2] for line in second.splitlines()
+    ]
+    assert first == second or name == "no names"
+
+
+def test_predictions_replace_no_column(tmp_path, monkeypatch, capsys):
+    """Neither the truth, nor columns that are left out or learned from. Files of other columns make no CSV."""
+    names = {"bought": "label", "name": "input", "spent": "p(yes)"}
+    rows = [{names.get(key, key): value for key, value in row.items()} for row in people()]
+    table = write(tmp_path / "a.csv", rows)
+    run = trained(tmp_path / "run", ["data=table", f"data.file={table}", "data.target=label", *SMALL])
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    assert command(monkeypatch, capsys, "predict", run, table, "--out", one)[::2] == (0, "")
+    assert command(monkeypatch, capsys, "predict", run, one, "--out", two)[::2] == (0, "")
+    found = pl.read_csv(one, infer_schema=False).to_dicts()
+    assert one.read_text() == two.read_text()
+    assert [{key: row[key] for key in rows[0]} for row in found] == [
+        {key: str(value) if value != "" else None for key, value in row.items()} for row in rows
+    ]
+    assert {row["predicted label"] for row in found} <= {"yes", "no"} and "predicted p(yes)" in found[0]
+    lacking = write(tmp_path / "b.csv", [{k: v for k, v in row.items() if k != "label"} for row in rows[:3]])
+    code, out, err = command(monkeypatch, capsys, "predict", run, table, lacking, "--out", tmp_path / "both.csv")
+    assert code == 2 and "not all files have the same columns" in err and not (tmp_path / "both.csv").exists()
+
+
+def test_a_group_in_two_files_is_refused(tmp_path):
+    one, two = (write(tmp_path / f"{i}.csv", people()[i : i + 60]) for i in (0, 59))
+    with pytest.raises(DataError, match=r"data\.group=name: 1 group of .* is in two files, such as person 59 of town"):
+        loaded(None, f"data.train={one}", f"data.test={two}", "data.group=name")
+
+
+def test_a_target_that_float32_would_round_away_is_refused(tmp_path):
+    far = [row | {"spent": 1e9 + i % 13} for i, row in enumerate(people())]
+    with pytest.raises(
+        DataError, match=r"varies by 3\.\d+ around 1e\+09, where float32.* has steps of 64\n  expected sma"
+    ):
+        loaded(write(tmp_path / "a.csv", far), "data.learn=regression", target="spent")
+    near = [row | {"spent": 1e9 + 1e6 * (i % 13)} for i, row in enumerate(people())]
+    assert loaded(write(tmp_path / "b.csv", near), "data.learn=regression", target="spent").spec.targets == 1
 
 
 def test_predictions_are_those_of_the_test_split(run, table, tmp_path, monkeypatch, capsys):

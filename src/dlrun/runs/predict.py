@@ -11,7 +11,7 @@ from dlrun.config.signatures import mismatch
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.folders import require_plain
-from dlrun.runs.records import as_csv, outputs, write_images, write_lines
+from dlrun.runs.records import as_csv, beside, flat, outputs, write_images, write_lines
 from dlrun.spec import Columns, Image, Mask, Series, Spec, Table, Tokens
 from dlrun.types import Index, Size
 
@@ -68,10 +68,13 @@ def predict(folder: Path, given: Inputs, device: str | None, out: Path | None, c
         way = _way(run, given)
         spec = run.data.spec
         makes_images = isinstance(spec, Mask) or way == "images" or way == "latent" and len(spec.shape) == 3
-        records = map(finite, _records(run, way, given, out if makes_images else None))
-        lines = as_csv(records) if csv else (as_json(record) for record in records)
+        records = map(finite, _records(run, way, given, csv, out if makes_images else None))
+        # a table is written as the run's was, so that it can be predicted from again
+        form = run.table_data.form if csv and isinstance(spec, Columns) else None
+        separator, has_head = (form.separator or ",", form.header) if form else (",", True)
+        lines = as_csv(records, separator, has_head) if csv else map(as_json, records)
         if out and not makes_images:
-            yield write_lines(lines, out, csv)
+            yield write_lines(lines, out, csv and has_head, form.encoding if form else "utf-8")
         else:
             yield from lines
 
@@ -102,14 +105,17 @@ def kind(spec: Spec) -> str:
     return "texts" if isinstance(spec, Tokens) else "rows of numbers"
 
 
-def _records(run: "FinishedRun", way: str, given: Inputs, out: Path | None) -> Iterator[dict]:
-    """Yield a record per prediction. out: the folder for images; None: `predictions` in the run's folder."""
+def _records(run: "FinishedRun", way: str, given: Inputs, is_flat: bool, out: Path | None) -> Iterator[dict]:
+    """Yield a record per prediction. out: the folder for images; None: `predictions` in the run's folder.
+
+    is_flat: records of rows of a table are not nested.
+    """
     if way == "episodes" and given.episodes:
         for i, (total, length) in enumerate(run.task.play(run.data, given.episodes, given.seed)):
             yield {"episode": i, "return": total, "length": length}
         return
     if isinstance(run.data.spec, Columns):
-        yield from _table_records(run, given.inputs)
+        yield from _table_records(run, given.inputs, is_flat)
         return
     if way == "latent":
         batches = _codes(run, given)
@@ -131,12 +137,12 @@ def _records(run: "FinishedRun", way: str, given: Inputs, out: Path | None) -> I
             )
 
 
-def _table_records(run: "FinishedRun", files: list[str]) -> Iterator[dict]:
-    """Yield a record per row of a table: the row as it is written, then its prediction."""
+def _table_records(run: "FinishedRun", files: list[str], is_flat: bool) -> Iterator[dict]:
+    """Yield a record per row of a table: the row as it is written, then its prediction, which replaces no column."""
     from dlrun.runs import input_rows
 
     data = run.table_data
-    learned, size = data.fitted()["columns"], data.eval_batch_size
+    size = data.eval_batch_size
     for name, frame, x in input_rows.tables(files, data):
         where = f"{name}, row " if len(files) > 1 else "row "
         for first in range(0, len(x), size):
@@ -144,8 +150,9 @@ def _table_records(run: "FinishedRun", files: list[str]) -> Iterator[dict]:
             predicted = run.task.predict(x[first : first + size]).cpu()
             for number, (row, each) in enumerate(zip(rows, outputs(run, predicted), strict=True), first + 1):
                 record = {"input": f"{where}{number}", **each}
-                # a prediction never replaces a column that the run needs: the file can be predicted from again
-                yield row | {f"predicted {key}" if key in learned else key: value for key, value in record.items()}
+                record = flat(record) if is_flat else record
+                kept, names = beside(frame.columns, list(record))
+                yield {name: row[name] for name in kept} | dict(zip(names, record.values(), strict=True))
 
 
 def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":

@@ -76,26 +76,49 @@ def flat(record: dict) -> dict:
     return row
 
 
-def as_csv(records: Iterable[dict]) -> Iterator[str]:
-    """Yield CSV lines, first the head."""
-    head = None
+def beside(columns: list[str], keys: list[str]) -> tuple[list[str], list[str]]:
+    """Return which columns of a table are kept, and names for a prediction's keys that none of them has.
+
+    The last columns of a file that was written here are earlier predictions: they are not kept.
+    """
+    for kept in (columns[: -len(keys)], columns):
+        names: list[str] = []
+        for key in keys:
+            while key in kept or key in names:
+                key = f"predicted {key}"
+            names.append(key)
+        if names == columns[len(kept) :]:
+            break
+    return kept, names
+
+
+def as_csv(records: Iterable[dict], separator: str = ",", has_head: bool = True) -> Iterator[str]:
+    """Yield CSV lines, first the names of the columns. Raises UserError for records of other columns than the first."""
+    head: list[str] = []
     for record in map(flat, records):
-        if head is None:
+        if not head:
             head = list(record)
-            yield _csv_line(head)
-        yield _csv_line([record[key] for key in head])
+            if has_head:
+                yield _csv_line(head, separator)
+        if record.keys() != set(head):
+            other = sorted(record.keys() ^ set(head))[0]
+            raise UserError(
+                f"not all files have the same columns: only some would have {other!r} in the CSV\n"
+                "  expected files of the same columns: predict from each with an --out of its own"
+            )
+        yield _csv_line([record[key] for key in head], separator)
 
 
-def _csv_line(cells: list) -> str:
+def _csv_line(cells: list, separator: str) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
+    csv.writer(text, lineterminator="", delimiter=separator).writerow(cells)
     return text.getvalue()
 
 
-def write_lines(lines: Iterable[str], path: Path, has_head: bool) -> str:
+def write_lines(lines: Iterable[str], path: Path, has_head: bool, encoding: str = "utf-8") -> str:
     """Write all lines to a file, whole or not at all. has_head: the first line is not a prediction."""
     count = 0 - has_head
-    with whole(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
+    with whole(path) as temporary, open(temporary, "w", encoding=encoding, errors="backslashreplace") as file:
         for count, line in enumerate(lines, 1 - has_head):  # noqa: B007
             file.write(line + "\n")
     return f"{counted(count, 'prediction')} in {path}"

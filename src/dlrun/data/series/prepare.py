@@ -76,7 +76,7 @@ def prepare(part: NamedFrame, settings: TableSettings, windows: WindowSettings, 
             last, targets = _last(encoding, targets)
     season = windows.season
     if season is None:
-        season = _season(y, rows.ids, train, form)
+        season = _season(y, rows, train, form)
     encoding |= {"targets": targets, "length": form.length, "horizon": form.horizon, "season": season, "last": last}
     steps = f"{counted(form.length, 'step')}" + (f", {form.horizon} ahead" if form.horizon else "")
     about = rows.about | {"windows": "; ".join([steps, *notes])} | {"columns": describe_columns(encoding)}
@@ -226,9 +226,15 @@ def _last(encoding: Encoding, targets: list[dict[str, Any]]) -> tuple[list[int],
     return last, [target | values for target, values in zip(targets, alike, strict=True)]
 
 
-def _season(y: Array, ids: Array, train: Array, form: Windowing) -> int:
-    """Find the season of the first target in the first series' train split, at most a window long; 0: none."""
+def _season(y: Array, rows: Rows, train: Array, form: Windowing) -> int:
+    """Find the season of the first target in the first series' train split, at most a window long; 0: none.
+
+    Of the longest stretch without a gap; missing values are interpolated, so that all lags are those of time.
+    """
     if y.ndim == 1 or not form.horizon:
         return 0
-    values = y[train[ids[train] == ids[train[0]]], 0]
-    return season_of(values[~np.isnan(values)].astype(np.float64), form.length)
+    first = train[rows.ids[train] == rows.ids[train[0]]]
+    stretches = np.split(first, np.flatnonzero(rows.breaks[first][1:]) + 1)
+    values = y[max(stretches, key=len), 0].astype(np.float64)
+    known = np.flatnonzero(~np.isnan(values))
+    return season_of(np.interp(np.arange(len(values)), known, values[known]), form.length) if len(known) else 0

@@ -6,7 +6,7 @@ import polars as pl
 from dlrun.data.splits import SPLITS, shares_of, split_groups, split_random, split_times, without_val
 from dlrun.data.table.columns import RowName, as_dates, as_numbers, as_texts, kind_of
 from dlrun.data.table.settings import TableSettings
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, counted, printable
 
 
 def split_table(
@@ -20,6 +20,8 @@ def split_table(
         )
     given = without_val(given) if settings.folds else given
     shares = shares_of(settings.split, settings.folds, settings.fold, given)
+    if settings.group:
+        _check_groups(as_texts(frame[settings.group]).fill_null("").to_numpy(), settings.group, given)
     if set(given) == set(SPLITS):
         return given
     pool = next(iter(given.values()))  # all rows, or those of data.train
@@ -32,6 +34,18 @@ def split_table(
         is_stratified = settings.stratify and y.ndim == 1
         rows = split_random(len(pool), shares, *folds, y[pool] if is_stratified else None)
     return {name: given[name] if name in given and name != "train" else pool[rows[name]] for name in SPLITS}
+
+
+def _check_groups(groups: np.ndarray, name: str, given: dict[str, np.ndarray]) -> None:
+    """Raise DataError if a group is in two of the files that are given as splits."""
+    of_split = [np.unique(groups[rows]) for rows in given.values()]
+    seen, counts = np.unique(np.concatenate(of_split), return_counts=True)
+    if len(both := seen[counts > 1]):
+        raise DataError(
+            f"data.group={name}: {counted(len(both), 'group')} of {', '.join(f'data.{each}' for each in given)} "
+            f"{'is' if len(both) == 1 else 'are'} in two files, such as {printable(str(both[0]))}\n"
+            "  expected each group in one file; data.file=ALL, one file with all rows, is split by groups"
+        )
 
 
 def _times(column: pl.Series, settings: TableSettings, row_name: RowName) -> np.ndarray:

@@ -11,6 +11,7 @@ from dlrun.data.table.encode import codes
 from dlrun.data.table.settings import TableSettings
 from dlrun.errors import DataError, UserError
 
+COARSE = 0.001  # a step of float32 as a share of a target's standard deviation, from which it is too coarse
 FEW_CLASSES = 10  # a target of so few different whole numbers is a class, unless data.learn says otherwise
 
 
@@ -31,7 +32,19 @@ def learned(
         return _classes(columns[0], row_name, where)
     advice = ", or data.learn=classification" if len(columns) == 1 else ""
     numbers = [as_numbers(column, row_name, f" as a target of regression{advice}").to_numpy() for column in columns]
+    for column, values in zip(columns, numbers, strict=True):
+        _check_precision(values, f"{where}: the target {column.name}")
     return np.stack(numbers, 1).astype(np.float32), [{"column": name} for name in settings.target]
+
+
+def _check_precision(values: np.ndarray, what: str) -> None:
+    """Raise DataError if the values vary by so little, far from 0, that float32 rounds the differences away."""
+    step, deviation = float(np.spacing(np.float32(np.abs(values).max()))), float(values.std())
+    if step > COARSE * deviation:
+        raise DataError(
+            f"{what} varies by {deviation:.3g} around {values.mean():.6g}, where float32, in which it is stored, has "
+            f"steps of {step:.3g}\n  expected smaller numbers: subtract a constant, such as {values.min():.6g}, from it"
+        )
 
 
 def _is_class(column: pl.Series) -> bool:
