@@ -357,6 +357,20 @@ def test_predictions_replace_no_column(tmp_path, monkeypatch, capsys):
     assert code == 2 and "not all files have the same columns" in err and not (tmp_path / "both.csv").exists()
 
 
+def test_the_positive_class_can_be_chosen(table, tmp_path):
+    data = loaded(table, "data.positive=no")
+    assert data.spec.labels == ("yes", "no")
+    assert [people()[row]["bought"] for row in data.places("test")] == [
+        data.spec.labels[y] for y in data.resident.targets("test")
+    ]
+    with pytest.raises(UserError, match=r"data.positive=yess: the classes of bought are no, yes; did you mean 'yes'\?"):
+        loaded(table, "data.positive=yess")
+    with pytest.raises(UserError, match="data.positive=Bonn: the classes of town are Aachen, Bonn, Köln"):
+        loaded(table, "data.positive=Bonn", target="town")
+    with pytest.raises(UserError, match="data.positive=yes: the target is no class"):
+        loaded(table, "data.positive=yes", target="spent")
+
+
 def test_a_group_in_two_files_is_refused(tmp_path):
     one, two = (write(tmp_path / f"{i}.csv", people()[i : i + 60]) for i in (0, 59))
     with pytest.raises(DataError, match=r"data\.group=name: 1 group of .* is in two files, such as person 59 of town"):

@@ -72,6 +72,7 @@ def moved(target: str) -> str:
 
 # keys that configs of older runs lack, with the value that keeps their results
 ADDED: dict[str, dict[str, object]] = {
+    "dlrun.data.table.table_file.TableFile": {"positive": None},
     "dlrun.data.texts.texts.Texts": {"stratify": False},
     "dlrun.data.readers.texts.text_folder": {"stratify": False},
 }

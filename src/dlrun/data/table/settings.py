@@ -26,6 +26,7 @@ class TableSettings:
     folds: int
     fold: int
     group_key: str = "data.group"
+    positive: str | None = None
 
 
 def check_settings(columns: Sequence[str], settings: TableSettings, where: str) -> None:

@@ -55,6 +55,7 @@ class TableFile(Encoded):
         missing: list[str],
         target: Name | list[Name] | None,
         learn: Literal["auto", "classification", "regression"],
+        positive: Name | None,
         unit: str,
         drop: list[Name],
         types: dict[str, Name],
@@ -80,8 +81,9 @@ class TableFile(Encoded):
         targets = (target,) if isinstance(target, str) else tuple(target or ())
         by_quantiles, shares = numbers == "quantile", (split[0], split[1], split[2])
         self.settings = TableSettings(
-            targets, learn, tuple(drop), types, by_quantiles, shares, stratify, group, time, weights, folds, fold
-        )
+            targets, learn, tuple(drop), types, by_quantiles, shares, stratify, group, time, weights, folds, fold,
+            positive=positive,
+        )  # fmt: skip
         self.batch_size, self.eval_batch_size, self.unit = batch_size, eval_batch_size, unit
         self.categories, self.sampler = categories, sampler
         self.folds = folds

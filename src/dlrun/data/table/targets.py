@@ -9,7 +9,7 @@ from dlrun.data.classes import number_classes
 from dlrun.data.table.columns import FEW, MOSTLY, RowName, as_numbers, as_texts, is_constant, share_of_numbers
 from dlrun.data.table.encode import codes
 from dlrun.data.table.settings import TableSettings
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, nearest, some
 
 COARSE = 0.001  # a step of float32 as a share of a target's standard deviation, from which it is too coarse
 FEW_CLASSES = 10  # a target of so few different whole numbers is a class, unless data.learn says otherwise
@@ -29,7 +29,9 @@ def learned(
     if settings.learn == "classification" and len(columns) > 1:
         raise UserError(f"data.target={list(settings.target)} data.learn=classification: expected one target")
     if len(columns) == 1 and (settings.learn == "classification" or settings.learn == "auto" and _is_class(columns[0])):
-        return _classes(columns[0], row_name, where)
+        return _classes(columns[0], settings.positive, row_name, where)
+    if settings.positive is not None:
+        raise UserError(f"data.positive={settings.positive}: the target is no class\n  expected data.positive=null")
     advice = ", or data.learn=classification" if len(columns) == 1 else ""
     numbers = [as_numbers(column, row_name, f" as a target of regression{advice}").to_numpy() for column in columns]
     for column, values in zip(columns, numbers, strict=True):
@@ -55,7 +57,9 @@ def _is_class(column: pl.Series) -> bool:
     return is_whole and column.n_unique() <= FEW_CLASSES
 
 
-def _classes(column: pl.Series, row_name: RowName, where: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def _classes(
+    column: pl.Series, positive: str | None, row_name: RowName, where: str
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
     texts = column if isinstance(column.dtype, pl.Enum) else as_texts(column)
     different = texts.unique().to_list()
     if len(different) > max(FEW, len(texts) / 2):
@@ -67,7 +71,15 @@ def _classes(column: pl.Series, row_name: RowName, where: str) -> tuple[np.ndarr
             f"{where}: the target {column.name} has {len(different):,} different values in {len(texts):,} rows\n"
             "  expected classes, several rows of each, or numbers with data.learn=regression"
         )
-    _, labels = number_classes(f"{where}: the target {column.name}", different, ())
+    wanted: tuple[str, ...] = ()
+    if positive is not None:
+        if positive not in different or len(different) != 2:
+            raise UserError(
+                f"data.positive={positive}: the classes of {column.name} are {some(sorted(different), 20)}"
+                f"{nearest(positive, different)}\n  expected one of two classes, or null for the second in their order"
+            )
+        wanted = (next(name for name in different if name != positive), positive)
+    _, labels = number_classes(f"{where}: the target {column.name}", different, wanted)
     return codes(texts, list(labels)) - 1, [{"column": column.name, "labels": list(labels)}]
 
 
