@@ -71,7 +71,9 @@ class Cyclegan(SampleTask):
     def prepare(self, data: SampleData) -> None:
         """Raise UserError if a split has no image of one of the domains."""
         targets: Callable[[str], Tensor] | None = getattr(data, "targets", None)
-        for split in ("train", "val", "test") if targets else ():
+        if targets is None:
+            return
+        for split in ("train", "val", "test"):
             counts = torch.bincount(targets(split), minlength=2).tolist()
             if 0 in counts:
                 first, second = self.spec.labels or ("class 0", "class 1")
