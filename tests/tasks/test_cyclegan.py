@@ -219,6 +219,7 @@ def test_grey_squares_become_red_and_red_ones_grey():
     assert after["cycle"] < 0.08 < 0.3 < before["cycle"] and after["swd"] < 0.7 * before["swd"]
 
 
+@pytest.mark.thorough
 def test_a_cyclegan_resumes_to_the_bit(tmp_path):
     config = compose(f"data_dir={write_mnist(tmp_path / 'data')}", *TINY, "trainer.ema=0.9", "task.identity_weight=0.5")
     train(tmp_path / "a", config, finish=True)

@@ -163,7 +163,7 @@ def test_images_tell_their_codes_only_if_that_is_asked_for(weight):
     assert (told > 0.85 and error < 0.1 and bound > 2) if weight else (told < 0.5 and error > 0.2 and bound < 0)
 
 
-@pytest.mark.thorough(but=["model.codes=2"])
+@pytest.mark.thorough
 @pytest.mark.parametrize("keys", ["model.codes=2", "model.codes=0 task.n_critic=2 trainer.ema=0 task.loss=hinge"])
 def test_an_infogan_resumes_to_the_bit(keys, tmp_path):
     config = compose(f"data_dir={write_mnist(tmp_path / 'data')}", *TINY, *keys.split())
