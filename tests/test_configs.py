@@ -15,6 +15,7 @@ from dlrun.config.check import check
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature, spec_names
 from dlrun.errors import ConfigError
+from dlrun.models.cyclegan import Cycle
 from dlrun.models.handwritten import HandWritten
 from dlrun.models.operations import Operations
 from dlrun.models.point import Point
@@ -137,6 +138,10 @@ def test_experiment_composes_and_builds(option, data_dir):
             net = build(config["model"])(data.spec)
         if isinstance(net, Operations):
             assert net(torch.empty(2, *data.spec.shape, device="meta")).keys() == net.operations.keys()
+            continue
+        if isinstance(net, Cycle):
+            images = torch.empty(2, *data.spec.shape, device="meta")
+            assert all(translate(images).shape == images.shape for translate in net.eval().generator)
             continue
         if hasattr(net, "latent"):
             make = getattr(net, "generator", None) or net.decoder

@@ -31,7 +31,7 @@ def test_a_model_that_cannot_learn_from_the_data_is_refused(refused):
     assert "moons gives          Table(features=2, classes=2)\n" in text
     assert (
         "models for moons:    dcgan, gan, handwritten, linear, matrix_powers, mlp" in text
-        and "cifar10, cifar100, digits," in text
+        and "cifar10, cifar100, coloured_digits, digits," in text
     )
 
 

@@ -39,13 +39,14 @@ TAKES = {
     "gates": ROWS, "gaussians": ROWS, "gaussians25": ROWS, "linear": ROWS, "moons": ROWS, "normal": ROWS,
     "sine": ROWS, "swiss_roll": ROWS, "imdb": TEXT, "imdb_keras": TEXT, "cifar10": DENSE | CONVOLUTIONAL,
     "cifar100": DENSE | CONVOLUTIONAL, "digits": DENSE | CONVOLUTIONAL, "fashion_mnist": DENSE | CONVOLUTIONAL,
-    "mnist": DENSE | CONVOLUTIONAL, "pokemon": DENSE | CONVOLUTIONAL,
+    "coloured_digits": DENSE | CONVOLUTIONAL, "mnist": DENSE | CONVOLUTIONAL, "pokemon": DENSE | CONVOLUTIONAL,
 }  # fmt: skip
 TOO_SMALL = {  # images that a model refuses for their size
     "digits": {
         "alexnet", "fast_cnn", "lenet", "mobilenet", "vgg11", "vgg13", "vgg16", "vgg16_imagenet", "vgg19",
         "vgg19_imagenet", "xception",
     },
+    "coloured_digits": {"alexnet", "vgg16_imagenet", "vgg19_imagenet"},
     "fashion_mnist": {"alexnet", "vgg16_imagenet", "vgg19_imagenet"},
     "mnist": {"alexnet", "vgg16_imagenet", "vgg19_imagenet"},
 }  # fmt: skip
@@ -142,7 +143,7 @@ def test_every_data_set_is_refused_by_all_other_models(data):
 
 
 UNLABELLED = {"autoencoder", "denoising_autoencoder", "dropout_autoencoder", "conv_autoencoder", "vae", "conv_vae"}
-UNLABELLED |= {"adversarial_autoencoder", "gan", "dcgan", "wgan", "wgan_gp"}
+UNLABELLED |= {"adversarial_autoencoder", "gan", "dcgan", "infogan", "wgan", "wgan_gp"}
 UNLABELLED |= {"operations", "convolution"}  # they learn nothing
 
 

@@ -254,6 +254,7 @@ OTHERS = {
     "vae": [*IMAGES, "model=vae", "model.hidden=[16]", "task.n_samples=4"],
     "adversarial_autoencoder": [*IMAGES, "model=adversarial_autoencoder", "model.hidden=[16]"],
     "gan": [*IMAGES, "model=gan", "model.width=2", "task.loss=hinge", "trainer.ema=0.9"],
+    "infogan": [*IMAGES, "model=infogan", "model.width=2", "model.units=8", "task.n_critic=2"],
     "wgan": [*POINTS, "model=wgan", "task.n_critic=2"],
     "wgan_gp": [*POINTS, "model=wgan_gp", "task.n_critic=3"],
     "ppo": [*CARTS, "model=ppo", "task.minibatch=32", "task.update_epochs=2"],

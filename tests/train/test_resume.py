@@ -78,6 +78,9 @@ def narrow(model, data_dir, *overrides):
     small = [o for o in SMALL if not o.startswith("model.")] + list(overrides)
     small += [f"model.{key}={value}" for key, value in NARROW.items() if key in given]
     small += ["model.form=cifar"] * (given.get("form") == "imagenet") + ["model.auxiliary=0.3"] * ("auxiliary" in given)
+    if model == "cyclegan":  # between two classes
+        small = [o for o in small if o != "data=mnist"] + ["data=coloured_digits", "data.source.samples=72"]
+        return compose(f"model={model}", f"data_dir={data_dir}", *small, "data.source.test_samples=20")
     if takes(model) == ["Series"]:
         return compose(f"model={model}", "data=eeg", *(o for o in small if o.startswith(("model.", "trainer."))))
     try:

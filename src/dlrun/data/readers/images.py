@@ -1,4 +1,4 @@
-"""Readers of image data sets: IDX, CIFAR, scikit-learn's digits; an image of numbers.
+"""Readers of image data sets: IDX, CIFAR, scikit-learn's digits; grey and coloured digits; an image of numbers.
 
 Each reader finds its files under `data_dir` in the publisher's layout, or downloads them.
 """
@@ -16,7 +16,7 @@ from dlrun.data.readers.formats import damaged, read_cifar, read_idx
 from dlrun.data.sources.fetch import fetch
 from dlrun.data.sources.unpack import unpack
 from dlrun.errors import DataError, counted
-from dlrun.types import Size
+from dlrun.types import Count, Seed, Size
 
 
 def idx(*, data_dir: str, download: bool, folder: str, mirrors: list[str], checksums: dict[str, str]) -> Arrays:
@@ -42,6 +42,37 @@ def idx(*, data_dir: str, download: bool, folder: str, mirrors: list[str], check
                 files[labels], counted(len(y), "label"), f"{len(x):,}, one for each image in {files[images].name}"
             )
         arrays += [x[:, None], y.astype(np.int64)]  # (N, 1, H, W), (N,)
+    return Arrays(*arrays)
+
+
+def coloured(
+    *,
+    data_dir: str,
+    download: bool,
+    folder: str,
+    mirrors: list[str],
+    checksums: dict[str, str],
+    samples: Count,
+    test_samples: Count,
+    random_state: Seed,
+) -> Arrays:
+    """Draw digits from MNIST's files (see idx): class 0 keeps its digits grey, class 1 paints each in a bright colour.
+
+    No digit is in both classes, so there are no pairs. All images have three channels; an image is a function of
+    random_state and its number. samples, test_samples: of both classes together. Raises DataError if there are less.
+    """
+    digits = idx(data_dir=data_dir, download=download, folder=folder, mirrors=mirrors, checksums=checksums)
+    rng = np.random.RandomState(random_state)
+    arrays: list[np.ndarray] = []
+    for name, x, count in (("samples", digits.x_train, samples), ("test_samples", digits.x_test, test_samples)):
+        if count > len(x):
+            raise DataError(f"data.source.{name}={count:,}: expected at most {len(x):,}, the digits that there are")
+        grey = x[rng.permutation(len(x))[:count]]  # (count, 1, H, W)
+        y = np.arange(count) % 2
+        hue = 6 * rng.uniform(size=(count, 1))  # in sixths of the circle of colours
+        colour = np.clip(np.abs((hue + np.array([[0, 4, 2]])) % 6 - 3) - 1, 0, 1)  # (count, 3), brightness 1
+        colour[y == 0] = 1
+        arrays += [np.rint(grey * colour[:, :, None, None]).astype(np.uint8), y.astype(np.int64)]
     return Arrays(*arrays)
 
 

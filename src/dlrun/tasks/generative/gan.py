@@ -49,6 +49,10 @@ class Gan(Adversarial):
         """The generator of codes, the critic of samples, and the data's samples."""
         return self.net.generator, self.net.critic, batch[0]
 
+    def told(self, out: Tensor, z: Tensor) -> tuple[list[Tensor], Metrics]:
+        """Losses that both players add to theirs, and metrics: of what the critic's outputs tell of the codes z."""
+        return [], {}
+
     def step(self, batch: Batch, clock: Clock) -> Metrics:
         generator, critic, x = self.players(batch)
         mean = self.jobs.mean
@@ -58,24 +62,33 @@ class Gan(Adversarial):
         with self.device.autocast():
             with torch.no_grad():
                 fake = generator(z)
-            real_score, fake_score = critic(x).float(), critic(fake).float()  # (B,)
-        loss = critic_loss(real_score, fake_score, mean)
+            real_out, fake_out = critic(x).float(), critic(fake).float()  # (B,), or (B, outputs)
+        real_score, fake_score = scores(real_out), scores(fake_out)
+        terms, more = self.told(fake_out, z)
+        loss = sum(terms, critic_loss(real_score, fake_score, mean))
         if not self.critic_update.step(loss, clock):
             return {}
         metrics = {
             "critic_loss": loss.detach(),
             "real_score": mean(real_score.detach()),
             "fake_score": mean(fake_score.detach()),
+            **more,
         }
 
         if clock.step % self.n_critic == self.n_critic - 1:
             z = self.jobs.randn_like(z)
             with frozen(self.net.critic), self.device.autocast():
-                loss = generator_loss(critic(generator(z)).float(), mean)
+                out = critic(generator(z)).float()
+                loss = sum(self.told(out, z)[0], generator_loss(scores(out), mean))
             if not self.update.step(loss, clock):
                 return {}
             metrics["loss"] = loss.detach()
         return metrics
+
+
+def scores(out: Tensor) -> Tensor:
+    """The scores (B,) among a critic's outputs: (B,), or (B, outputs), of which they are the first."""
+    return out if out.dim() == 1 else out[:, 0]
 
 
 def nonsaturating_critic(real: Tensor, fake: Tensor, mean: Mean = torch.mean) -> Tensor:
