@@ -90,3 +90,12 @@ def test_a_long_list_is_wrapped(refused):
 
 def test_swapped_letters_are_suggested_first(refused):
     assert "there is no key 'modle'; did you mean 'model'?" in refused("modle=mlp")
+
+
+def test_a_list_for_a_mapping_in_a_file_is_refused_with_the_mapping(refused, tmp_path):
+    folder = tmp_path / "own" / "experiment"
+    folder.mkdir(parents=True)
+    text = "# @package _global_\ndefaults:\n  - override /data: digits\ndata: {augment: [flip]}\n"
+    (folder / "mine.yaml").write_text(text)
+    err = refused("--config-dir", str(tmp_path / "own"), "experiment=mine")
+    assert "experiment/mine has a list where the option that it changes has a mapping" in err and "own: [my" in err

@@ -48,6 +48,12 @@ def explain(error: Exception, arguments: list[str], config_dir: str | None = Non
             f"{argument}: several values for one run\n"
             f"  expected one value, a sweep (dl-run -m {shlex.quote(argument)}), or a list (key=[a,b])"
         )
+    if "Cannot merge DictConfig with ListConfig" in text:
+        where = text.split("'")[1] if text.startswith("In '") else "a YAML file"
+        return (
+            f"{where} has a list where the option that it changes has a mapping\n"
+            "  expected the option's keys, such as data: {augment: {flip: true, own: [mynets.augment.brightness]}}"
+        )
     if "for integer string conversion" in text:
         argument = max(arguments, key=len)
         return f"{argument[:40]}...: a number of more than 4,300 digits\n  expected a smaller one"
