@@ -97,5 +97,5 @@ def test_a_list_for_a_mapping_in_a_file_is_refused_with_the_mapping(refused, tmp
     folder.mkdir(parents=True)
     text = "# @package _global_\ndefaults:\n  - override /data: digits\ndata: {augment: [flip]}\n"
     (folder / "mine.yaml").write_text(text)
-    err = refused("--config-dir", str(tmp_path / "own"), "experiment=mine")
+    err = refused("--config-dir", str(tmp_path / "own"), "experiment=mine", left=["own"])
     assert "experiment/mine has a list where the option that it changes has a mapping" in err and "own: [my" in err
