@@ -26,7 +26,7 @@ MAY = {  # from the lowest layer up; `dlrun` itself, for the version, may be imp
     "overrides": set(),
     "spec": {"errors", "types"},
     "clock": {"errors"},
-    "tracking.processes": {"errors"},
+    "tracking.processes": {"errors", "system"},
     "tracking.trackers": {"types"},
     "output": GROUND | {"data.base", "tracking.processes"},
     "system": {"errors", "seeds"},

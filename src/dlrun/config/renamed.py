@@ -74,4 +74,5 @@ def moved(target: str) -> str:
 ADDED: dict[str, dict[str, object]] = {
     "dlrun.data.texts.texts.Texts": {"stratify": False},
     "dlrun.data.readers.texts.text_folder": {"stratify": False},
+    **{f"dlrun.tracking.trackers.{name}": {"wait_seconds": 2} for name in ("Trackio", "Wandb", "Mlflow")},
 }

@@ -28,13 +28,18 @@ MOST = 100  # rows that are sent at once, and missing there if the process is ki
 
 def main() -> None:
     """Run `python -m dlrun.tracking.follow FOLDER NAME`."""
-    os.nice(19)  # the run has precedence: on busy cores it keeps 98 % of its time
-    copy_nice()
     folder, name = Path(sys.argv[1]), sys.argv[2]
     with FileLock(folder / FOLDER / f"{name}.lock"):  # the tracker of an earlier session may still be sending
         config = plain(read_config(folder)[0])
         check_section("tracker", config["tracker"])
-        follow(folder, name, build(config["tracker"][name]), config)
+        tracker: Tracker = build(config["tracker"][name])
+        tracker.reach()  # before it is nice, so that short runs on busy cores are told, too
+        run = LiveRun(folder)
+        run.read_facts()
+        if run.is_running:
+            os.nice(19)  # the run has precedence: on busy cores it keeps 98 % of its time
+            copy_nice()
+        follow(folder, name, tracker, config)
 
 
 def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) -> None:

@@ -7,11 +7,13 @@ run there: `start` returns it and gets it again when the run is resumed.
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from ssl import SSLError
 from typing import Any, Literal, Protocol
 
-from dlrun.types import Name
+from dlrun.types import Name, NonNegative
 
 WAIT = 3600.0  # seconds that W&B waits for its own process: on busy cores the trackers have little time
+ANSWER = 10.0  # seconds in which a server must answer
 MLFLOW_BATCH = 1000  # metrics that MLflow takes in one call
 Rows = list[tuple[int, dict[str, float]]]  # steps with their metrics
 
@@ -30,6 +32,9 @@ class Tracked:
 class Tracker(Protocol):
     """The interface of a tracker."""
 
+    def reach(self) -> None:
+        """Raise ConnectionError if there is a server and it does not answer."""
+
     def start(self, run: Tracked, key: str | None) -> str:
         """Open the run, new or, with a key, again. Return its key."""
 
@@ -40,11 +45,31 @@ class Tracker(Protocol):
         """Add results and images, and close the run. status: finished, or why it ended."""
 
 
+def require_answer(url: str) -> None:
+    """Raise ConnectionError if no server answers at an http or https URL; any answer will do, an error too."""
+    if not url.startswith(("http://", "https://")):
+        return
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    try:
+        urlopen(url, timeout=ANSWER).close()
+    except HTTPError:
+        return
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, SSLError):  # the tracker's package may have certificates of its own
+            raise ConnectionError(f"{url} does not answer: {reason}") from None
+
+
 class Trackio:
     """Trackio: a local SQLite database under TRACKIO_DIR (see `trackio show`)."""
 
-    def __init__(self, *, project: Name) -> None:
-        self.project = project
+    def __init__(self, *, project: Name, wait_seconds: NonNegative) -> None:
+        self.project, self.wait_seconds = project, wait_seconds
+
+    def reach(self) -> None:
+        """Do nothing: there is no server."""
 
     def start(self, run: Tracked, key: str | None) -> str:
         """Open the run by its name."""
@@ -72,8 +97,17 @@ class Trackio:
 class Wandb:
     """Weights & Biases: offline in wandb/ under output_dir, or online."""
 
-    def __init__(self, *, project: Name, entity: str | None, mode: Literal["offline", "online"]) -> None:
-        self.project, self.entity, self.mode = project, entity, mode
+    def __init__(
+        self, *, project: Name, entity: str | None, mode: Literal["offline", "online"], wait_seconds: NonNegative
+    ) -> None:
+        self.project, self.entity, self.mode, self.wait_seconds = project, entity, mode, wait_seconds
+
+    def reach(self) -> None:
+        """Raise ConnectionError if the server that W&B's settings name does not answer: W&B would wait for it."""
+        if self.mode == "online":
+            import wandb
+
+            require_answer(wandb.setup().settings.base_url)
 
     def start(self, run: Tracked, key: str | None) -> str:
         """Open the run by its id."""
@@ -110,8 +144,12 @@ class Wandb:
 class Mlflow:
     """MLflow: a SQLite database under output_dir, or a server."""
 
-    def __init__(self, *, experiment: Name, uri: str | None) -> None:
-        self.experiment, self.uri = experiment, uri
+    def __init__(self, *, experiment: Name, uri: str | None, wait_seconds: NonNegative) -> None:
+        self.experiment, self.uri, self.wait_seconds = experiment, uri, wait_seconds
+
+    def reach(self) -> None:
+        """Raise ConnectionError if the server does not answer. MLflow tries for minutes."""
+        require_answer(self.uri or "")
 
     def start(self, run: Tracked, key: str | None) -> str:
         """Open the run by MLflow's own id, which is kept in the run's folder."""
