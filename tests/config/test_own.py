@@ -357,10 +357,15 @@ def test_a_new_package_is_written_completely_and_under_an_unused_name(monkeypatc
     reasons |= dict.fromkeys(
         ("torch", "json", "hydra_plugins", "pillow", "hydra_core", "dl_run"), "of this name already"
     )
+    # options, which would be there twice once the package is installed
+    reasons |= {"lenet_mnist": "already: experiment=lenet_mnist\n  expected another name", "mlp": "model=mlp"}
+    package(Path("site").absolute(), "other", option="mine_cnn")
+    monkeypatch.setattr(new_package, "option_folders", lambda: [Path("site", "other", "configs")])
+    reasons |= {"mine": "already: model=mine_cnn", "pokemon": "=pokemon"}
     reasons |= dict.fromkeys(("a-b", "class", "Acme", "../x", "_a", "a_", "9a", "n\u00e4h", "a\n"), "small letters")
     for name, why in reasons.items():
         assert why in refused(monkeypatch, capsys, "new", *([name] if name else []))
-    assert sorted(path.name for path in Path().iterdir()) == ["acme", "linked"]
+    assert sorted(path.name for path in Path().iterdir()) == ["acme", "linked", "site"]
 
 
 def test_half_a_package_does_not_stay(monkeypatch, capsys):
