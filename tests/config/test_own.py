@@ -118,7 +118,19 @@ def test_plugins_that_clash_or_fail_are_named(tmp_path, monkeypatch, capsys):
     sys.path.remove(str(tmp_path / "three"))
     register(tmp_path / "four", "fourth", "fourth", "nowhere_at_all")
     use(tmp_path / "four")
-    assert "names 'nowhere_at_all', and there is no such package" in refused(monkeypatch, capsys, *SMALL)
+    monkeypatch.setattr(sys, "argv", ["dl-run", "--help"])
+    cli.main()  # as its package is not needed
+    out, err = capsys.readouterr()
+    assert err.count("'fourth' of fourth-1.0 is left out: it names 'nowhere_at_all', and there is no such package") == 1
+    assert "own_net" in out and plugins.plugins().keys() == {"acme"}
+
+
+def test_of_two_copies_of_a_plugin_the_first_on_the_path_is_used(tmp_path):
+    """An old copy lies behind an environment; its name may be spelt otherwise."""
+    install(tmp_path / "old", "Acme_nets", "acme", "acme", option="old_net")
+    (tmp_path / "old" / "Acme_nets-1.0.dist-info").rename(tmp_path / "old" / "Acme_Nets-0.9.dist-info")
+    install(tmp_path / "new", "acme_nets", "acme", "acme")
+    assert plugins.plugins() == {"acme": ("acme", tmp_path / "new" / "acme" / "configs", "acme_nets-1.0")}
 
 
 def test_the_working_folder_registers_nothing(tmp_path):
