@@ -88,6 +88,14 @@ def test_a_resumed_run_sends_no_point_twice(run):
     assert fake.ends[-1][3] == "finished"
 
 
+def test_a_resumed_run_that_names_another_project_is_sent_there_whole(run):
+    fake = Fake()
+    for project, mode, keys in (("a", "offline", 1), ("a", "online", 1), ("b", "online", 2)):
+        config = CONFIG | {"tracker": {"fake": {"project": project, "mode": mode}}}
+        track.follow(run, "fake", fake, config)
+        assert fake.keys == [None] * keys and len(fake.points) == 4 * keys
+
+
 def test_after_a_failure_no_point_is_sent_twice(run, monkeypatch):
     monkeypatch.setattr(track, "MOST", 2)
     with pytest.raises(ConnectionError):

@@ -23,6 +23,7 @@ from dlrun.tracking.processes import FOLDER
 from dlrun.tracking.trackers import Tracked, Tracker
 
 EVERY = 1.0  # seconds between two looks at the files
+PLACE = ("project", "entity", "experiment", "uri")  # keys that say where a tracker sends to
 MOST = 100  # rows that are sent at once, and missing there if the process is killed meanwhile
 
 
@@ -47,7 +48,8 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
 
     Rows count as sent before they are sent: after a kill up to MOST may be missing, but none is there twice.
     """
-    run, position = LiveRun(folder), _Position(folder / FOLDER / f"{name}.json")
+    place = {key: value for key, value in config["tracker"][name].items() if key in PLACE}
+    run, position = LiveRun(folder), _Position(folder / FOLDER / f"{name}.json", place)
     run.read_facts()
     ended = list(stamp(folder / "summary.json") or ())
     if not run.is_running and position.ended == ended:
@@ -83,18 +85,20 @@ class _Position:
     """The position of a tracker in a run's files.
 
     rows: number of rows of metrics.jsonl that were sent. key: of the run in the tracker. ended: stamp of the summary.
+    place: where they were sent. If a resumed run names another place, all of the run is sent there.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.rows, self.key, self.ended = path, 0, None, list[int]()
-        if path.exists():
-            saved = json.loads(read_whole(path))
+    def __init__(self, path: Path, place: dict[str, Any]) -> None:
+        self.path, self.place, self.rows, self.key, self.ended = path, place, 0, None, list[int]()
+        saved = json.loads(read_whole(path)) if path.exists() else {}
+        if saved and saved.get("place", place) == place:
             self.rows, self.key, self.ended = int(saved["rows"]), saved["key"], saved["ended"]
 
     key: str | None
 
     def write(self) -> None:
-        write_whole(self.path, json.dumps({"rows": self.rows, "key": self.key, "ended": self.ended}))
+        facts = {"rows": self.rows, "key": self.key, "ended": self.ended, "place": self.place}
+        write_whole(self.path, json.dumps(facts))
 
 
 class _Lines:
