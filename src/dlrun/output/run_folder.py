@@ -181,8 +181,9 @@ class RunFolder:
 
     def write_provenance(self) -> None:
         """Write the packages of a new run, and the differences between the checkout and its commit."""
-        write_environment(self.folder)
-        if str(self.facts.get("git", "")).endswith("+"):
+        commit = str(self.facts.get("git", ""))
+        write_environment(self.folder, commit)
+        if commit.endswith("+"):
             self.changes = ChangesWriter(self.folder)
             self.changes.start()
 
