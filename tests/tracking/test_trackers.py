@@ -12,6 +12,8 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from filelock import FileLock
@@ -23,6 +25,7 @@ from dlrun.config.signatures import signature
 from dlrun.errors import ConfigError, UserError
 from dlrun.tracking import follow as track
 from dlrun.tracking import processes as tracking
+from dlrun.tracking import trackers
 from dlrun.tracking.processes import Tracking, require_installed
 from dlrun.tracking.trackers import require_answer
 
@@ -33,7 +36,8 @@ SMALL = ["model.hidden=[4]", "trainer.device=cpu", "trainer.log_every=10", "run_
 class Fake:
     """A tracker that records what it receives. breaks: the step at which it fails."""
 
-    def __init__(self, breaks=None):
+    def __init__(self, breaks=None, artifacts=False):
+        self.artifacts, self.files = artifacts, []
         self.breaks, self.points, self.ends, self.keys = breaks, [], [], []
 
     def start(self, run, key):
@@ -47,7 +51,8 @@ class Fake:
                 raise ConnectionError("no network")
             self.points.append((step, metrics))
 
-    def finish(self, results, images, step, status):
+    def finish(self, results, images, files, step, status):
+        self.files.append([path.relative_to(self.run.folder).as_posix() for path in files])
         self.ends.append((results, [path.name for path in images], step, status))
 
 
@@ -86,6 +91,48 @@ def test_a_resumed_run_sends_no_point_twice(run):
     track.follow(run, "fake", fake, CONFIG)
     assert [step for step, _ in fake.points] == [10, 20, 30, 40, 50, 60] and fake.keys == [None, "the key"]
     assert fake.ends[-1][3] == "finished"
+
+
+def test_a_key_sends_the_best_checkpoint_too(run):
+    """Of a finished run only; a limit may have cut the epoch of the best weights."""
+    (run / "checkpoints").mkdir(exist_ok=True)
+    for name in ("best", "last"):
+        (run / "checkpoints" / f"{name}.ckpt").write_bytes(b"x")
+    (run / ".hydra").mkdir(exist_ok=True)
+    (run / ".hydra" / "config.yaml").write_text("{}")
+    for artifacts in (False, True):
+        fake = Fake(artifacts=artifacts)
+        track.follow(run, f"fake{artifacts}", fake, CONFIG | {"tracker": {f"fake{artifacts}": {}}})
+        files = ["checkpoints/best.ckpt", ".hydra/config.yaml", "summary.json"]
+        assert fake.files == [files if artifacts else []]
+    (run / "summary.json").write_text(
+        json.dumps(json.loads((run / "summary.json").read_text()) | {"status": "stopped"})
+    )
+    track.follow(run, "fakeTrue", fake, CONFIG | {"tracker": {"fakeTrue": {}}})
+    assert fake.files[1:] == [[]]
+
+
+@pytest.mark.parametrize("name", ["Trackio", "Wandb"])
+def test_artifacts_go_to_the_packages_with_their_names(name, tmp_path):
+    """Against a double of what the two packages have in common; the slow tests below use the real ones."""
+    calls = []
+
+    class Artifact:
+        def __init__(self, name, type):
+            calls.append((name, type))
+
+        def add_file(self, path, name):
+            calls.append((path, name))
+
+    tracker = getattr(trackers, name)(**{key: 0 for key in signature(f"dlrun.tracking.trackers.{name}").keys})
+    package = SimpleNamespace(Artifact=Artifact)
+    tracker.trackio = tracker.wandb = package
+    tracker.artifact = "dl-run-abc"
+    tracker.run = MagicMock()
+    tracker.finish({}, [], [tmp_path / "best.ckpt"], 4, "finished")
+    assert calls == [("dl-run-abc", "model"), (str(tmp_path / "best.ckpt"), "best.ckpt")]
+    tracker.run.log_artifact.assert_called_once()
+    assert [call[0] for call in tracker.run.method_calls][-1] == "finish"
 
 
 def test_a_resumed_run_that_names_another_project_is_sent_there_whole(run):
@@ -241,9 +288,16 @@ TARGETS = {
         "project": "p",
         "entity": None,
         "mode": "offline",
+        "artifacts": False,
         "wait_seconds": 2,
     },
-    "mlflow": {"_target_": "dlrun.tracking.trackers.Mlflow", "experiment": "e", "uri": None, "wait_seconds": 2},
+    "mlflow": {
+        "_target_": "dlrun.tracking.trackers.Mlflow",
+        "experiment": "e",
+        "uri": None,
+        "artifacts": False,
+        "wait_seconds": 2,
+    },
 }
 
 
@@ -275,7 +329,7 @@ def train_and_resume(folder, name):
     pytest.importorskip(name, reason=f"{name} is not installed") if find_spec(name) is None else None
     call(folder, f"tracker={name}", *SMALL, "trainer.epochs=2")
     settled(folder, name)
-    call(folder, "resume=run", "trainer.epochs=4")
+    call(folder, "resume=run", "trainer.epochs=4", f"tracker.{name}.artifacts=true")
     return settled(folder, name)
 
 
@@ -291,7 +345,10 @@ def test_mlflow_receives_a_run(tmp_path):
     assert status == "FINISHED" and name == "run" and params["model.hidden"] == "[4]"
     assert points == [(row["step"], row["val/loss"]) for row in rows if "val/loss" in row] and len(points) == 4
     assert {"test/acc", "best/acc", "step/loss", "lr"} <= keys
-    assert list((tmp_path / "outputs" / "mlflow").glob(f"{key}/artifacts/plots/*.png"))
+    kept = tmp_path / "outputs" / "mlflow" / key / "artifacts"
+    assert list(kept.glob("plots/*.png"))
+    assert (kept / "run" / "best.ckpt").read_bytes() == (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes()
+    assert {path.name for path in (kept / "run").iterdir()} == {"best.ckpt", "config.yaml", "summary.json"}
 
 
 @pytest.mark.slow

@@ -74,5 +74,7 @@ def moved(target: str) -> str:
 ADDED: dict[str, dict[str, object]] = {
     "dlrun.data.texts.texts.Texts": {"stratify": False},
     "dlrun.data.readers.texts.text_folder": {"stratify": False},
-    **{f"dlrun.tracking.trackers.{name}": {"wait_seconds": 2} for name in ("Trackio", "Wandb", "Mlflow")},
+    "dlrun.tracking.trackers.Trackio": {"artifacts": False, "wait_seconds": 2},
+    "dlrun.tracking.trackers.Wandb": {"artifacts": False, "wait_seconds": 2},
+    "dlrun.tracking.trackers.Mlflow": {"artifacts": False, "wait_seconds": 2},
 }

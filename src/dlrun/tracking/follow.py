@@ -13,6 +13,7 @@ from filelock import FileLock
 from dlrun.config.build import build
 from dlrun.config.check import check_section
 from dlrun.config.saved import plain, read_config
+from dlrun.output.folders import best_weights
 from dlrun.output.rows import parse_row
 from dlrun.output.written import write_whole
 from dlrun.paths import open_plain, read_whole
@@ -76,9 +77,17 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
     status = str(run.facts["status"])
     last = max(last, int(run.summary.get("steps") or 0))
     images = sorted(path for kind in ("*.png", "*.gif") for path in (folder / "plots").glob(kind))
-    tracker.finish(_results(run), images if status == "finished" else [], last, status)
+    is_whole = status == "finished"
+    files = _files(folder) if is_whole and tracker.artifacts else []
+    tracker.finish(_results(run), images if is_whole else [], files, last, status)
     position.ended = list(stamp(folder / "summary.json") or ())
     position.write()
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return a finished run's best checkpoint, config and summary."""
+    found = [best_weights(folder), folder / ".hydra" / "config.yaml", folder / "summary.json"]
+    return [path for path in found if path.is_file()]
 
 
 class _Position:

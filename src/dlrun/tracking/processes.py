@@ -53,7 +53,7 @@ class Tracking:
         began, lines, late = time.monotonic(), [], []
         for process in self.processes.values():
             set_nice_of_group(0, process.pid)  # the run, which had precedence, is over
-        for name, process in self.processes.items():
+        for name, process in sorted(self.processes.items(), key=lambda each: -self.waits[each[0]]):
             log = self.folder / f"{name}.log"
             try:
                 code = process.wait(max(0.0, began + self.waits[name] - time.monotonic()))
