@@ -26,7 +26,7 @@ MAY = {  # from the lowest layer up; `dlrun` itself, for the version, may be imp
     "overrides": set(),
     "spec": {"errors", "types"},
     "clock": {"errors"},
-    "tracking.processes": {"errors"},
+    "tracking.processes": {"errors", "system"},
     "tracking.trackers": {"types"},
     "output": GROUND | {"data.base", "tracking.processes"},
     "system": {"errors", "seeds"},
@@ -139,7 +139,7 @@ LIGHT = {  # on the way to --help, to a config error, to a list of runs
     "runs.cli", "runs.arguments", "runs.command", "runs.listing", "runs.show", "runs.compare", "runs.live",
     "runs.watch", "runs.report", "runs.page", "runs.formats", "runs.evaluate", "runs.predict", "runs.records",
     "runs.completion", "runs.data_cli", "runs.data_config", "tracking.processes", "tracking.trackers",
-    "hydra_plugins.dlrun_sweeper",
+    "tracking.follow", "hydra_plugins.dlrun_sweeper",
 }  # fmt: skip
 HEAVY = {"torch", "polars", "matplotlib", "sklearn", "pandas", "PIL", "tensorboard", "tqdm", "pooch", "requests"}
 

@@ -494,7 +494,12 @@ def test_git_runs_nothing_from_a_strangers_repository(tmp_path, monkeypatch):
     assert "\n+b" in (tmp_path / "changes.patch").read_text() and not Path("ran").exists()
     git("config", "filter.evil.clean", f"touch {tmp_path}/ran; cat")
     os.utime("text", (3, 3))
-    assert len(git_commit()) == 40 and not Path("ran").exists()
+    assert git_commit().endswith("?") and not Path("ran").exists()
+    git("config", "--unset", "filter.evil.clean")
+    git("config", "extensions.worktreeConfig", "true")  # a second file of settings
+    git("config", "--worktree", "filter.evil.clean", f"touch {tmp_path}/ran; cat")
+    os.utime("text", (4, 4))
+    assert git_commit().endswith("?") and not Path("ran").exists()
 
 
 # --- files that are read ----------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from dlrun.config.usage import usage
 from dlrun.errors import FULL, UserError, printable
 from dlrun.output.json_line import ENDING, FLAG, one_json_line
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, lost, open_streams, silence
-from dlrun.overrides import key_of, quoted
+from dlrun.overrides import OTHER_KEYS, key_of, quoted
 
 MOST_SEEDS = 10_000
 FLAG_OF_STACK = "--stack="  # of the processes in which sweeps train several jobs (sweep/stacks.py)
@@ -136,10 +136,8 @@ def parse_flags() -> argparse.Namespace:
     rest = sys.argv[1:]
     for override in flags.overrides:
         rest.remove(override)
-    if any(
-        key_of(override) == "resume" for override in flags.overrides
-    ):  # the run may have other keys than the default
-        flags.overrides = [f"++{o}" if o.startswith("data.") else o for o in flags.overrides]
+    if any(key_of(override) == "resume" for override in flags.overrides):
+        flags.overrides = [f"++{o}" if o.startswith(OTHER_KEYS) else o for o in flags.overrides]
     sys.argv[1:] = [*flags.overrides, *rest]
     again = next((o for o in flags.overrides if key_of(o) in ("sweep.resume", "sweep.join")), None)
     if again and flags.multirun:

@@ -8,6 +8,8 @@ PLAIN = re.compile(r"(?=.*[A-Za-z/])(?![\d.]+e[\d+-]+$)[\w./+%-]+", re.ASCII)  #
 
 CONFIG_FLAGS = ("config-name", "config-path", "config-dir")  # flags that locate configs
 
+OTHER_KEYS = ("data.", "tracker.")  # in these sections a run may have other keys than the default config
+
 
 def key_of(override: str) -> str:
     """The key of key=value, without the + or ~ that adds or deletes it."""

@@ -118,7 +118,19 @@ def test_plugins_that_clash_or_fail_are_named(tmp_path, monkeypatch, capsys):
     sys.path.remove(str(tmp_path / "three"))
     register(tmp_path / "four", "fourth", "fourth", "nowhere_at_all")
     use(tmp_path / "four")
-    assert "names 'nowhere_at_all', and there is no such package" in refused(monkeypatch, capsys, *SMALL)
+    monkeypatch.setattr(sys, "argv", ["dl-run", "--help"])
+    cli.main()  # as its package is not needed
+    out, err = capsys.readouterr()
+    assert err.count("'fourth' of fourth-1.0 is left out: it names 'nowhere_at_all', and there is no such package") == 1
+    assert "own_net" in out and plugins.plugins().keys() == {"acme"}
+
+
+def test_of_two_copies_of_a_plugin_the_first_on_the_path_is_used(tmp_path):
+    """An old copy lies behind an environment; its name may be spelt otherwise."""
+    install(tmp_path / "old", "Acme_nets", "acme", "acme", option="old_net")
+    (tmp_path / "old" / "Acme_nets-1.0.dist-info").rename(tmp_path / "old" / "Acme_Nets-0.9.dist-info")
+    install(tmp_path / "new", "acme_nets", "acme", "acme")
+    assert plugins.plugins() == {"acme": ("acme", tmp_path / "new" / "acme" / "configs", "acme_nets-1.0")}
 
 
 def test_the_working_folder_registers_nothing(tmp_path):
@@ -357,10 +369,15 @@ def test_a_new_package_is_written_completely_and_under_an_unused_name(monkeypatc
     reasons |= dict.fromkeys(
         ("torch", "json", "hydra_plugins", "pillow", "hydra_core", "dl_run"), "of this name already"
     )
+    # options, which would be there twice once the package is installed
+    reasons |= {"lenet_mnist": "already: experiment=lenet_mnist\n  expected another name", "mlp": "model=mlp"}
+    package(Path("site").absolute(), "other", option="mine_cnn")
+    monkeypatch.setattr(new_package, "option_folders", lambda: [Path("site", "other", "configs")])
+    reasons |= {"mine": "already: model=mine_cnn", "pokemon": "=pokemon"}
     reasons |= dict.fromkeys(("a-b", "class", "Acme", "../x", "_a", "a_", "9a", "n\u00e4h", "a\n"), "small letters")
     for name, why in reasons.items():
         assert why in refused(monkeypatch, capsys, "new", *([name] if name else []))
-    assert sorted(path.name for path in Path().iterdir()) == ["acme", "linked"]
+    assert sorted(path.name for path in Path().iterdir()) == ["acme", "linked", "site"]
 
 
 def test_half_a_package_does_not_stay(monkeypatch, capsys):

@@ -68,7 +68,8 @@ def test_the_config_of_an_old_run_is_read_with_the_present_module_names(tmp_path
     (tmp_path / ".hydra" / "config.yaml").write_text(f"{old}\nmodel: {{_target_: dlrun.models.mlp.mlp}}\n")
     (tmp_path / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {model: mlp}}}\n")
     saved, _ = read_config(tmp_path)
-    assert saved.tracker.wandb == {"_target_": "dlrun.tracking.trackers.Wandb", "project": "p"}
+    present = {"_target_": "dlrun.tracking.trackers.Wandb", "project": "p"}
+    assert saved.tracker.wandb == present | ADDED["dlrun.tracking.trackers.Wandb"]
     assert saved.tracker.own == {"_target_": "mine.Own"} and saved.model == {"_target_": "dlrun.models.mlp.mlp"}
     for before, now in MOVED.items():
         assert public_names(now, "class") and not public_names(before, "class")

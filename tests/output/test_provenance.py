@@ -82,6 +82,33 @@ def test_a_run_has_both_files_and_show_names_them(checkout, tmp_path):
     assert not (tmp_path / "clean" / "changes.patch").exists()
 
 
+def test_a_checkout_whose_changes_cannot_be_told_is_not_called_clean(checkout, tmp_path, monkeypatch):
+    """Filters and what is inside submodules: git would run programs that they name. The parent's changes are told."""
+    git("checkout", "-q", ".")
+    assert len(git_commit()) == 40
+    subprocess.run(["git", "init", "-q", "inner"], check=True)
+    (checkout / "inner" / "text").write_text("a")
+    for words in (["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
+        subprocess.run(["git", "-C", "inner", *words], check=True, capture_output=True)
+    git("-c", "advice.addEmbeddedRepo=false", "add", "inner")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "with a submodule")
+    subprocess.run(["git", "-C", "inner", "config", "filter.evil.clean", f"touch {tmp_path}/ran; cat"], check=True)
+    (checkout / "inner" / ".git" / "info" / "attributes").write_text("* filter=evil\n")
+    (checkout / "inner" / "text").write_text("b")  # of the same size
+    assert len(git_commit()) == 41 and git_commit().endswith("?") and not (tmp_path / "ran").exists()
+    (tmp_path / "run").mkdir()
+    write_environment(tmp_path / "run", git_commit())
+    assert "\n# The checkout's changes could not be told" in (tmp_path / "run" / "environment.txt").read_text()
+    inner = ["git", "-C", "inner", "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*inner, "commit", "-q", "--allow-empty", "-m", "y"], check=True, stdout=subprocess.DEVNULL)
+    (tmp_path / "ran").unlink(missing_ok=True)  # by the commit above
+    assert git_commit().endswith("+")
+    ChangesWriter(tmp_path / "run").run()
+    assert "+Subproject commit" in (tmp_path / "run" / "changes.patch").read_text()
+    git("config", "filter.any.clean", f"touch {tmp_path}/ran; cat")
+    assert git_commit().endswith("?") and not (tmp_path / "ran").exists()
+
+
 def test_a_missing_folder_or_git_is_no_error(checkout, tmp_path, monkeypatch):
     ChangesWriter(tmp_path / "nowhere").run()
     monkeypatch.setenv("PATH", "")

@@ -12,6 +12,7 @@ import time
 import pytest
 from run_files import write_run
 
+from dlrun import cli as top
 from dlrun.config.completion import complete
 from dlrun.config.shells import SCRIPTS, replies, split, unquoted
 from dlrun.runs import cli, data_cli
@@ -114,6 +115,24 @@ def test_words_of_dl_runs_and_dl_data(module, line, words, folder, monkeypatch):
     assert replies("zsh", line, complete_command(line, module.COMMANDS)) == words
 
 
+@pytest.mark.parametrize("shell", SCRIPTS)
+@pytest.mark.parametrize(
+    ("main", "line", "flag"),
+    [
+        (top.main, ["dl-run", "--"], "--config-dir"),
+        (cli.main, ["dl-runs", "ui", "--"], "--port"),
+        (cli.main, ["dl-runs", "show", "--", "--"], "--json"),
+        (data_cli.main, ["dl-data", "draw", "--"], "--out"),
+    ],
+)
+def test_two_dashes_are_completed(shell, main, line, flag, monkeypatch, capsys):
+    """As each shell calls the command: argparse drops the word --, which ends the flags elsewhere."""
+    words = [" ".join(line), line[-1]] if shell == "bash" else line[1:]
+    monkeypatch.setattr(sys, "argv", [line[0], "completion", shell, "--words", *words])
+    main()
+    assert flag in map(str.strip, capsys.readouterr().out.splitlines())
+
+
 def test_the_line_of_bash_is_split_as_bash_does():
     assert split("bash", ["dl-run 'a b'  c\\ d e=\"f g"]) == ["a b", "c d", "e=f g"]
     assert split("bash", ["dl-run x "]) == ["x", ""] and split("bash", ["dl-run"]) == [""]
@@ -132,6 +151,7 @@ def environment(folder):
 
 LINES = [  # what is typed, and the line after Tab
     ("dl-run ne", "dl-run new "),
+    ("dl-runs ui --po", "dl-runs ui --port "),
     ("dl-run trainer.epo", "dl-run trainer.epochs="),
     ("dl-run data=digits model=alex", "dl-run data=digits model=alexnet "),
     ("dl-run resume=outputs/d", "dl-run resume=outputs/day/one "),

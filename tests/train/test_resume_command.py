@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 from filelock import FileLock
+from omegaconf import OmegaConf
 from runs import copy_config, rows
 
 from dlrun.output.checkpoint import load, save
@@ -93,6 +94,27 @@ def test_a_resume_reads_the_run_after_it_is_locked(refused, finished, tmp_path, 
     config = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
     assert "is finished, with 9 epochs" in refused("resume=run", "trainer.epochs=2", left=["run"])
     assert (tmp_path / "run" / ".hydra" / "config.yaml").read_text() == config
+
+
+def test_the_settings_of_a_tracker_may_change(dl_run, refused, finished, tmp_path, monkeypatch):
+    """Alone, or with the tracker; nothing is started here, but the config that the tracker reads is written."""
+    monkeypatch.setattr("dlrun.tracking.processes.find_spec", lambda name: True)
+    monkeypatch.setattr("dlrun.output.run_folder.RunFolder.start_trackers", lambda *args: None)
+    shutil.copytree(finished, tmp_path / "run")
+    changes = (
+        ["tracker=wandb", "tracker.wandb.mode=online"],
+        ["tracker.wandb.project=other", "tracker.wandb.entity=me"],
+    )
+    for epochs, words in enumerate(changes, 2):
+        code, _, err = dl_run("resume=run", *words, f"trainer.epochs={epochs}")
+        assert code == 0, err
+    (node,) = OmegaConf.load(tmp_path / "run" / ".hydra" / "config.yaml").tracker.values()
+    assert (node.mode, node.project, node.entity) == ("online", "other", "me")
+    for word, why in (
+        ("wandb.moed=a", "Wandb has no 'moed'"),
+        ("mlflow.uri=a", "tracker.mlflow={'uri': 'a'}: expected"),
+    ):
+        assert why in refused("resume=run", f"tracker.{word}", "trainer.epochs=9", left=["run"])
 
 
 def test_a_new_limit_is_checked(refused, finished):

@@ -22,7 +22,7 @@ from dlrun.config.project import output_dir
 from dlrun.config.saved import read_config
 from dlrun.errors import UserError
 from dlrun.output.folders import all_runs, find_run
-from dlrun.overrides import key_of, quoted
+from dlrun.overrides import OTHER_KEYS, key_of, quoted
 from dlrun.train.resume import resume as resume_run
 from dlrun.train.start import Done, Request, start
 
@@ -84,7 +84,7 @@ def resume(
     samples = given(x, y, x_val, y_val, x_test, y_test)
     memory = samples.data or (run.memory if isinstance(run, Run) else {})
     overrides = [f"resume={quoted(folder)}", *changes]
-    config, hydra = compose([f"++{o}" if o.startswith("data.") else o for o in overrides])  # the run has other keys
+    config, hydra = compose([f"++{o}" if o.startswith(OTHER_KEYS) else o for o in overrides])
     if _is_launched(read_config(folder)[0].trainer.processes, memory):
         return Run(run_command(overrides))
     with as_guest():

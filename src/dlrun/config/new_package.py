@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from dlrun.config.consent import option_folders
+from dlrun.config.pairing import CONFIGS
 from dlrun.errors import UserError
 from dlrun.output.written import write_whole
 
@@ -88,6 +90,19 @@ def _check(name: str) -> None:
         )
     if not _is_free(name):
         raise UserError(f"new {name}: there is a package of this name already\n  expected another name")
+    if option := _option(name):
+        raise UserError(f"new {name}: there is an option of this name already: {option}\n  expected another name")
+
+
+def _option(name: str) -> str | None:
+    """Return an option of this name in any group, or one that the package would have again; None if there is none."""
+    files = [Path(target.replace(NAME, name)) for target in FILES if "/configs/" in target]
+    written = {f"{path.parent.name}={path.stem}" for path in files}
+    for folder in (CONFIGS, *option_folders()):
+        for path in sorted(folder.glob("*/*.yaml")):
+            if path.stem == name or f"{path.parent.name}={path.stem}" in written:
+                return f"{path.parent.name}={path.stem}"
+    return None
 
 
 def _is_free(name: str) -> bool:

@@ -10,6 +10,7 @@ if there is one, holds options for the config groups. Nothing is imported here. 
 """
 
 import os
+import re
 import sys
 from functools import cache
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dlrun.errors import UserError
+from dlrun.output.terminal import complain
 from dlrun.paths import read_whole
 
 GROUP = "dlrun.plugins"
@@ -32,8 +34,9 @@ class Plugin(NamedTuple):
 
 @cache
 def plugins() -> dict[str, Plugin]:
-    """Return the installed plugins by name. Raises UserError if two have one name, or one has no package.
+    """Return the installed plugins by name. Raises UserError if two have one name.
 
+    One whose package is gone is named on standard error and left out: it must not stop what does not need it.
     The files are read directly: importing importlib.metadata takes ten times as long as this.
     """
     by_name: dict[str, Plugin] = {}
@@ -43,19 +46,35 @@ def plugins() -> dict[str, Plugin]:
                 f"two installed packages register the plugin {name!r}: {by_name[name].source} and {source}\n"
                 f"  expected one: pip uninstall one of them"
             )
-        by_name[name] = Plugin(package, _configs(name, package, source), source)
+        folders = _folders(package)
+        if folders is None:
+            complain(
+                "dl-run",
+                f"the plugin {name!r} of {source} is left out: it names {package!r}, and there is no such package\n"
+                f"  expected a package that can be imported: reinstall {source}, or uninstall it",
+            )
+            continue
+        configs = next((folder for base in folders if (folder := base / "configs").is_dir()), None)
+        by_name[name] = Plugin(package, configs, source)
     return by_name
 
 
 def _registered() -> list[tuple[str, str, str]]:
-    """List (distribution, plugin, package) of all entry points. The working folder is left out: it is not installed."""
-    registered = []
+    """List (distribution, plugin, package) of all entry points. The working folder is left out: it is not installed.
+
+    Of a distribution that is on the path twice, such as an old copy behind an environment, the first is imported.
+    """
+    registered, seen = [], set()
     for base in dict.fromkeys(path for path in sys.path if os.path.isdir(path)):
         if os.path.exists(os.curdir) and os.path.samefile(base, os.curdir):
             continue
         with os.scandir(base) as entries:
             folders = [each for each in entries if each.name.endswith((".dist-info", ".egg-info"))]
-        for folder in folders:
+        for folder in sorted(folders, key=lambda each: each.name):
+            name = re.sub(r"[-_.]+", "-", folder.name.rpartition(".")[0].partition("-")[0]).lower()
+            if name in seen:
+                continue
+            seen.add(name)
             try:
                 text = read_whole(Path(folder.path) / "entry_points.txt").decode()
             except (OSError, ValueError):
@@ -77,19 +96,11 @@ def _entries(text: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _configs(name: str, package: str, source: str) -> Path | None:
+def _folders(package: str) -> list[Path] | None:
+    """Return the folders of a dotted package, none of a plain module; None if it is not there."""
     top, *rest = package.split(".")
     try:
         spec = find_spec(top) if all(map(str.isidentifier, (top, *rest))) else None
     except (ImportError, ValueError):
         spec = None
-    if spec is None:
-        raise UserError(
-            f"the plugin {name!r} of {source} names {package!r}, and there is no such package\n"
-            f"  expected a package that can be imported: reinstall {source}, or uninstall it"
-        )
-    for base in spec.submodule_search_locations or ():
-        folder = Path(base, *rest, "configs")
-        if folder.is_dir():
-            return folder
-    return None
+    return None if spec is None else [Path(base, *rest) for base in spec.submodule_search_locations or ()]

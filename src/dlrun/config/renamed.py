@@ -75,4 +75,7 @@ ADDED: dict[str, dict[str, object]] = {
     "dlrun.data.table.table_file.TableFile": {"positive": None},
     "dlrun.data.texts.texts.Texts": {"stratify": False},
     "dlrun.data.readers.texts.text_folder": {"stratify": False},
+    "dlrun.tracking.trackers.Trackio": {"artifacts": False, "wait_seconds": 2},
+    "dlrun.tracking.trackers.Wandb": {"artifacts": False, "wait_seconds": 2},
+    "dlrun.tracking.trackers.Mlflow": {"artifacts": False, "wait_seconds": 2},
 }

@@ -59,12 +59,15 @@ def _follow_moves(saved: DictConfig, raw: dict) -> None:
 
 
 def _add_keys(saved: DictConfig, raw: dict) -> None:
-    """Add the keys of the data section that it did not have when the run was started."""
-    data = raw.get("data")
+    """Add the keys of data and trackers that they did not have when the run was started."""
+    data, trackers = raw.get("data"), raw.get("tracker")
     source = data.get("source") if isinstance(data, dict) else None
-    nodes = {path: node for path, node in (("data", data), ("data.source", source)) if isinstance(node, dict)}
+    nodes = {"data": data, "data.source": source}
+    nodes |= {f"tracker.{name}": node for name, node in (trackers if isinstance(trackers, dict) else {}).items()}
     for path, node in nodes.items():
-        for key, value in ADDED.get(str(node.get("_target_")), {}).items():
+        if not isinstance(node, dict):
+            continue
+        for key, value in ADDED.get(moved(str(node.get("_target_"))), {}).items():
             if key not in node:
                 OmegaConf.update(saved, f"{path}.{key}", value, force_add=True)
 

@@ -7,30 +7,9 @@ from pathlib import Path
 
 from dlrun.errors import CheckpointError
 from dlrun.output.checkpoint import load_of_run, save
-from dlrun.output.folders import read_summary, status_of
+from dlrun.output.folders import tested_paths
 from dlrun.output.restarts import RESUMED_FROM
 from dlrun.output.written import sync_folder
-
-
-def tested_paths(folder: Path, summary: dict, test: str) -> tuple[Path, Path]:
-    """Paths of the weights that a finished run was tested with: the original, and the copy made if it is resumed.
-
-    folder: the run's checkpoints. test: trainer.test. The original is best.ckpt or last.ckpt.
-    """
-    name = "best" if summary.get("best") and test == "best" else "last"
-    steps = summary.get("steps")
-    return folder / f"{name}.ckpt", folder / f"tested_{steps if isinstance(steps, int) else 0}.ckpt"
-
-
-def best_weights(run: Path) -> Path:
-    """Path of a run's best weights: those of the epoch that a limit cut, else of the best whole epoch, else the last.
-
-    The file may be missing.
-    """
-    folder, summary = run / "checkpoints", read_summary(run)
-    cut = tested_paths(folder, summary, "best")[1]
-    paths = [*([cut] if status_of(summary) == "finished" else []), folder / "best.ckpt", folder / "last.ckpt"]
-    return next((path for path in paths if os.path.exists(path)), folder / "best.ckpt")
 
 
 class Checkpoints:

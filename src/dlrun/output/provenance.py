@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
@@ -14,13 +15,18 @@ ENVIRONMENT, CHANGES = "environment.txt", "changes.patch"
 MOST = 2**20  # bytes of a patch
 SECONDS = 20  # that git may take
 SAFE = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
-DIFF = [*SAFE, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=all"]
+DIFF = [*SAFE, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-relative", "--ignore-submodules=dirty"]
+UNTOLD = "# The checkout's changes could not be told: it has submodules, or filters that git would run"
 
 
-def write_environment(folder: Path) -> None:
-    """Write environment.txt: Python and all installed packages with their versions, as `pip install -r` reads them."""
+def write_environment(folder: Path, commit: str = "") -> None:
+    """Write environment.txt: Python and all installed packages with their versions, as `pip install -r` reads them.
+
+    commit: that of `git_commit`.
+    """
     head = f"# Python {platform.python_version()}, {sys.platform} {platform.machine()}"
-    write_whole(folder / ENVIRONMENT, "\n".join([head, *packages()]) + "\n")
+    lines = [head, *([UNTOLD] if commit.endswith("?") else []), *packages()]
+    write_whole(folder / ENVIRONMENT, "\n".join(lines) + "\n")
 
 
 def packages() -> list[str]:
@@ -41,15 +47,28 @@ def packages() -> list[str]:
 
 
 def git_commit() -> str | None:
-    """The commit checked out in the working folder, with a "+" if there are uncommitted changes; None without git.
+    """The commit checked out in the working folder; None without git.
 
-    The folder may be untrusted and git runs programs that .git/config names, so hooks and fsmonitor are disabled. If
-    it defines filters, submodules or another work tree, the check for changes (which would run them) is left out.
+    It ends with a "+" if there are uncommitted changes, with a "?" if that cannot be told. The folder may be untrusted
+    and git runs programs that .git/config names, so hooks and fsmonitor are disabled. If it defines filters or another
+    work tree, the check for changes (which would run them) is left out. Nor is it made in submodules, whose own
+    settings git would follow there; only their commits are compared.
     """
-    unsafe = r"^(filter\..*\.(clean|smudge|process)|submodule\..*|core\.worktree)$"
-    programs = _stdout_of([*SAFE, "config", "--local", "--includes", "--name-only", "--get-regexp", unsafe])
-    dirty = [] if programs else ["--dirty=+"]
-    return _stdout_of([*SAFE, "describe", "--always", "--abbrev=40", *dirty, "--exclude=*"])
+    commit = _stdout_of([*SAFE, "rev-parse", "--verify", "HEAD"])
+    if commit is None:
+        return None
+    unsafe = r"^(filter\..*\.(clean|smudge|process)|core\.worktree)$"
+    named = _run([*SAFE, "config", "--show-scope", "--includes", "--name-only", "--get-regexp", unsafe])
+    is_known = named is not None and named.returncode in (0, 1)  # 1: none; the user's own, such as Git LFS, may run
+    if named is None or not is_known or re.search(r"^(local|worktree)\s", named.stdout, re.MULTILINE):
+        return f"{commit}?"
+    changed = _run([*DIFF, "--quiet", "HEAD"])
+    if changed is not None and changed.returncode == 1:
+        return f"{commit}+"
+    staged = _run([*SAFE, "ls-files", "--stage", ":/"])
+    if changed is None or changed.returncode or staged is None or staged.returncode:
+        return f"{commit}?"
+    return f"{commit}?" if re.search(r"^160000 ", staged.stdout, re.MULTILINE) else commit
 
 
 class ChangesWriter(threading.Thread):
@@ -94,8 +113,15 @@ class ChangesWriter(threading.Thread):
 
 
 def _stdout_of(command: list[str]) -> str | None:
+    process = _run(command)
+    return process.stdout.strip() or None if process else None
+
+
+def _run(command: list[str]) -> "subprocess.CompletedProcess[str] | None":
+    """Run git. None if there is none, or if it takes too long."""
     try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=5, check=False, stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return process.stdout.strip() or None

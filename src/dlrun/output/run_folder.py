@@ -4,7 +4,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -24,7 +24,7 @@ from dlrun.output.terminal import write
 from dlrun.output.written import write_whole
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
-from dlrun.tracking.processes import Tracking
+from dlrun.tracking.processes import WAIT, Tracking
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -181,14 +181,16 @@ class RunFolder:
 
     def write_provenance(self) -> None:
         """Write the packages of a new run, and the differences between the checkout and its commit."""
-        write_environment(self.folder)
-        if str(self.facts.get("git", "")).endswith("+"):
+        commit = str(self.facts.get("git", ""))
+        write_environment(self.folder, commit)
+        if commit.endswith("+"):
             self.changes = ChangesWriter(self.folder)
             self.changes.start()
 
-    def start_trackers(self, names: Iterable[str]) -> None:
-        """Start the processes that send to the trackers what this run writes from now on."""
-        self.tracking = Tracking(self.folder, names)
+    def start_trackers(self, section: Mapping[str, Mapping[str, Any]]) -> None:
+        """Start the processes that send to the trackers what this run writes from now on. section: `tracker`."""
+        waits = {name: float(node.get("wait_seconds", WAIT)) for name, node in section.items()}
+        self.tracking = Tracking(self.folder, waits)
 
     def write_report(self, report: dict[str, Any]) -> dict[str, object]:
         """Write the parts of a report that do not belong in the summary; return the rest.

@@ -11,6 +11,8 @@ from dlrun.errors import FULL, UserError, nearest, printable
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
 from dlrun.system.python import protect_children
 
+WORDS = "--words"  # of `completion`: what follows is a line of the shell, in which argparse would read --
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that reads a minus and a digit as the start of a row of numbers, not of a flag."""
@@ -45,7 +47,8 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
             describe, run = commands[arguments[0]]
             parser = Parser(f"{name} {arguments[0]}", description=run.__doc__)
             describe(parser)
-            for line in run(parser.parse_intermixed_args(arguments[1:])):
+            end = arguments.index(WORDS) + 1 if arguments[0] == "completion" and WORDS in arguments else None
+            for line in run(parser.parse_intermixed_args(arguments[1:end])):
                 print(printable(line), flush=True)  # a command may take its time between two lines
         sys.stdout.flush()
     except UserError as error:

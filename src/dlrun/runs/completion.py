@@ -1,13 +1,14 @@
 """What the last word of a dl-runs or dl-data command line may become. No torch here."""
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dlrun.config.completion import flag_value, keys, runs_in, sweeps_in, values
 from dlrun.config.shells import SCRIPTS, replies, split
 from dlrun.errors import UserError
-from dlrun.runs.command import Command, Parser
+from dlrun.runs.command import WORDS, Command, Parser
 from dlrun.runs.formats import FORMATS
 from dlrun.runs.listing import COLUMNS, FACTS, facts
 
@@ -17,14 +18,15 @@ SPLITS = ("val", "test", "all")
 def completion_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `completion`."""
     parser.add_argument("shell", choices=tuple(SCRIPTS))
-    parser.add_argument("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.add_argument(WORDS, action="store_true", help=argparse.SUPPRESS)
 
 
 def completed(args: argparse.Namespace, commands: Mapping[str, Command]) -> Iterable[str]:
     """Return the script of a shell, or with --words what the last word of that line may become."""
-    if args.words is None:
+    if not args.words:
         return [SCRIPTS[args.shell]]
-    return replies(args.shell, args.words, complete(split(args.shell, args.words), commands))
+    words = sys.argv[sys.argv.index(WORDS) + 1 :]
+    return replies(args.shell, words, complete(split(args.shell, words), commands))
 
 
 def complete(words: Sequence[str], commands: Mapping[str, Command]) -> list[str]:

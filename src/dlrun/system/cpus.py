@@ -1,7 +1,7 @@
 """The cores that this process may use, and its share of them. Imports no torch."""
 
 import os
-from contextlib import suppress
+import time
 
 
 def cpus() -> int:
@@ -10,9 +10,22 @@ def cpus() -> int:
 
 
 def copy_nice() -> None:
-    """Give this process's session its nice value: each session is a scheduling group on Linux, with a value of its own.
+    """Give this process's session its nice value."""
+    set_nice_of_group(os.nice(0))
+
+
+def set_nice_of_group(nice: int, pid: int | str = "self") -> None:
+    """Give a process's session a nice value: each session is a scheduling group on Linux, with a value of its own.
 
     Without it the nice value of a process counts only against others of its session.
     """
-    with suppress(OSError), open("/proc/self/autogroup", "w") as group:
-        group.write(str(os.nice(0)))
+    for _ in range(5):
+        try:
+            with open(f"/proc/{pid}/autogroup", "w") as group:
+                group.write(str(nice))
+        except BlockingIOError:  # Linux allows one change in a tenth of a second
+            time.sleep(0.1)
+        except OSError:  # not Linux, or it has ended
+            return
+        else:
+            return

@@ -13,6 +13,7 @@ from filelock import FileLock
 from dlrun.config.build import build
 from dlrun.config.check import check_section
 from dlrun.config.saved import plain, read_config
+from dlrun.output.folders import best_weights
 from dlrun.output.rows import parse_row
 from dlrun.output.written import write_whole
 from dlrun.paths import open_plain, read_whole
@@ -23,18 +24,24 @@ from dlrun.tracking.processes import FOLDER
 from dlrun.tracking.trackers import Tracked, Tracker
 
 EVERY = 1.0  # seconds between two looks at the files
+PLACE = ("project", "entity", "experiment", "uri")  # keys that say where a tracker sends to
 MOST = 100  # rows that are sent at once, and missing there if the process is killed meanwhile
 
 
 def main() -> None:
     """Run `python -m dlrun.tracking.follow FOLDER NAME`."""
-    os.nice(19)  # the run has precedence: on busy cores it keeps 98 % of its time
-    copy_nice()
     folder, name = Path(sys.argv[1]), sys.argv[2]
     with FileLock(folder / FOLDER / f"{name}.lock"):  # the tracker of an earlier session may still be sending
         config = plain(read_config(folder)[0])
         check_section("tracker", config["tracker"])
-        follow(folder, name, build(config["tracker"][name]), config)
+        tracker: Tracker = build(config["tracker"][name])
+        tracker.reach()  # before it is nice, so that short runs on busy cores are told, too
+        run = LiveRun(folder)
+        run.read_facts()
+        if run.is_running:
+            os.nice(19)  # the run has precedence: on busy cores it keeps 98 % of its time
+            copy_nice()
+        follow(folder, name, tracker, config)
 
 
 def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) -> None:
@@ -42,7 +49,8 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
 
     Rows count as sent before they are sent: after a kill up to MOST may be missing, but none is there twice.
     """
-    run, position = LiveRun(folder), _Position(folder / FOLDER / f"{name}.json")
+    place = {key: value for key, value in config["tracker"][name].items() if key in PLACE}
+    run, position = LiveRun(folder), _Position(folder / FOLDER / f"{name}.json", place)
     run.read_facts()
     ended = list(stamp(folder / "summary.json") or ())
     if not run.is_running and position.ended == ended:
@@ -69,27 +77,37 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
     status = str(run.facts["status"])
     last = max(last, int(run.summary.get("steps") or 0))
     images = sorted(path for kind in ("*.png", "*.gif") for path in (folder / "plots").glob(kind))
-    tracker.finish(_results(run), images if status == "finished" else [], last, status)
+    is_whole = status == "finished"
+    files = _files(folder) if is_whole and tracker.artifacts else []
+    tracker.finish(_results(run), images if is_whole else [], files, last, status)
     position.ended = list(stamp(folder / "summary.json") or ())
     position.write()
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return a finished run's best checkpoint, config and summary."""
+    found = [best_weights(folder), folder / ".hydra" / "config.yaml", folder / "summary.json"]
+    return [path for path in found if path.is_file()]
 
 
 class _Position:
     """The position of a tracker in a run's files.
 
     rows: number of rows of metrics.jsonl that were sent. key: of the run in the tracker. ended: stamp of the summary.
+    place: where they were sent. If a resumed run names another place, all of the run is sent there.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.rows, self.key, self.ended = path, 0, None, list[int]()
-        if path.exists():
-            saved = json.loads(read_whole(path))
+    def __init__(self, path: Path, place: dict[str, Any]) -> None:
+        self.path, self.place, self.rows, self.key, self.ended = path, place, 0, None, list[int]()
+        saved = json.loads(read_whole(path)) if path.exists() else {}
+        if saved and saved.get("place", place) == place:
             self.rows, self.key, self.ended = int(saved["rows"]), saved["key"], saved["ended"]
 
     key: str | None
 
     def write(self) -> None:
-        write_whole(self.path, json.dumps({"rows": self.rows, "key": self.key, "ended": self.ended}))
+        facts = {"rows": self.rows, "key": self.key, "ended": self.ended, "place": self.place}
+        write_whole(self.path, json.dumps(facts))
 
 
 class _Lines:

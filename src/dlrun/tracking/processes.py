@@ -1,4 +1,4 @@
-"""Trackers run in processes of their own, which follow the run's files: they cannot slow a run or end it. No torch.
+"""Trackers run in processes of their own, which follow the run's files: a run waits for them only at its end. No torch.
 
 metrics.jsonl is the queue between the run and its trackers. The rows that a tracker has received are counted in
 tracking/<name>.json, so that a resumed run continues there without doubled points.
@@ -8,14 +8,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from dlrun.errors import UserError
+from dlrun.system.cpus import set_nice_of_group
 
 FOLDER = "tracking"  # in the run's folder: the count of rows that each tracker has received, and its output
-PATIENCE = 30.0  # seconds that a finished run waits for its trackers
+WAIT = 2.0  # seconds that a run's end waits for its trackers; their key wait_seconds sets another number
 SAFE = "import sys; sys.path[:] = [path for path in sys.path if path]; from dlrun.tracking.follow import main; main()"
 NAMES = ("trackio", "wandb", "mlflow")
 
@@ -28,11 +29,14 @@ def require_installed(names: Iterable[str], install: Callable[[str], str]) -> No
 
 
 class Tracking:
-    """The trackers of a run: a process for each, which outlives the run until it has sent everything."""
+    """The trackers of a run: a process for each, which outlives the run until it has sent everything.
 
-    def __init__(self, folder: Path, names: Iterable[str]) -> None:
-        self.folder, self.processes = folder / FOLDER, dict[str, subprocess.Popen[bytes]]()
-        for name in names:
+    waits: the seconds that the run's end waits for each of them.
+    """
+
+    def __init__(self, folder: Path, waits: Mapping[str, float]) -> None:
+        self.folder, self.waits, self.processes = folder / FOLDER, waits, dict[str, subprocess.Popen[bytes]]()
+        for name in waits:
             self.folder.mkdir(exist_ok=True)
             with open(self.folder / f"{name}.log", "ab") as log:
                 self.processes[name] = subprocess.Popen(
@@ -45,19 +49,25 @@ class Tracking:
                 )
 
     def close(self) -> list[str]:
-        """Wait for the trackers and return a line for each that failed or is not done yet."""
-        deadline, lines = time.monotonic() + PATIENCE, []
-        for name, process in self.processes.items():
+        """Wait a moment for the trackers. Return a line for each that failed, and one for all that are not done yet."""
+        began, lines, late = time.monotonic(), [], []
+        for process in self.processes.values():
+            set_nice_of_group(0, process.pid)  # the run, which had precedence, is over
+        for name, process in sorted(self.processes.items(), key=lambda each: -self.waits[each[0]]):
             log = self.folder / f"{name}.log"
             try:
-                code = process.wait(max(0.0, deadline - time.monotonic()))
+                code = process.wait(max(0.0, began + self.waits[name] - time.monotonic()))
             except subprocess.TimeoutExpired:
-                lines.append(f"tracker={name} is still sending and ends by itself; its output: {log}")
+                late.append(name)
                 process.returncode = 0  # it is meant to outlive this process
                 continue
             if code:
                 lines.append(f"tracker={name} failed: {_last_line(log)}\n  the run is not affected; all of it: {log}")
         self.processes.clear()
+        if late:
+            logs = self.folder / (f"{late[0]}.log" if len(late) == 1 else "*.log")
+            still = "is still sending and ends by itself" if len(late) == 1 else "still send and end by themselves"
+            lines.append(f"tracker={','.join(late)} {still}; output: {logs}")
         return lines
 
 

@@ -9,7 +9,7 @@ from dlrun.config.saved import own_config, require_finished, where_moved
 from dlrun.data.base import Data, SampleData
 from dlrun.errors import CheckpointError, DataError, first_line
 from dlrun.output.checkpoint import load_of_run
-from dlrun.output.checkpoints import tested_paths
+from dlrun.output.folders import tested_paths
 from dlrun.train.assemble import assemble
 from dlrun.train.data_state import data_state, is_same_data
 from dlrun.train.state import STATE_ERRORS

@@ -94,7 +94,7 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
         )
     for override in request.words:
         key = key_of(override)
-        if key in RESUMABLE or is_place(before, key):
+        if key in RESUMABLE or key.startswith("tracker.") or is_place(before, key):
             OmegaConf.update(saved, key, OmegaConf.select(request.config, key), merge=False, force_add=True)
             if key == "data_dir" or key.startswith("data."):
                 places[key] = OmegaConf.select(saved, key)
@@ -106,10 +106,13 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
             is_only_moved = False
         elif key not in ("resume", "resume.allow", "resume_allow", "output_dir"):
             or_allow = f", or {override} with resume.allow=changes" if key in CHANGEABLE else ""
-            typed = override.removeprefix("++")  # added by the command line
+            typed, allowed = (
+                override.removeprefix("++"),
+                ", ".join((*RESUMABLE, "tracker.*")),
+            )  # ++: by the command line
             raise UserError(
                 f"{typed} cannot change in a resumed run: it continues with its own config\n"
-                f"  expected only: {', '.join(RESUMABLE)}{or_allow}; and data.root, data.file, ... if the data moved\n"
+                f"  expected only: {allowed}{or_allow}; and data.root, data.file, ... if the data moved\n"
                 f"  for any other change start a new run: dl-run {new_run_arguments(folder, typed)}"
             )
     config = plain(saved, request.arguments)

@@ -170,7 +170,7 @@ class Session:
         head = partial(header, self, training.run.folder, training.clock)
         training.run.print(head(), head)
         training.run.write_summary("running")
-        training.run.start_trackers(self.config.get("tracker") or ())
+        training.run.start_trackers(self.config.get("tracker") or {})
         is_first = not training.clock.step and not self.dist.rank
         if self.trainer.histograms and is_first and has_samples(self.data):
             add_inputs(training.run.board, self.data, self.config["seed"])

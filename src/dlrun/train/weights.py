@@ -18,7 +18,7 @@ from dlrun.data.sources.fetch import fetch
 from dlrun.data.sources.verify import verify
 from dlrun.errors import CheckpointError, UserError, counted, some
 from dlrun.output.checkpoint import load
-from dlrun.output.checkpoints import best_weights
+from dlrun.output.folders import best_weights
 from dlrun.paths import open_plain
 from dlrun.spec import Spec
 
