@@ -17,6 +17,7 @@ from PIL import Image
 from runs import assert_same, dl_run, ended
 
 import dlrun
+from dlrun.api.command import _folders, run_command
 from dlrun.api.memory import as_polars, given
 from dlrun.api.words import as_words
 from dlrun.tasks.supervised import Supervised
@@ -294,6 +295,37 @@ def test_a_stranger_s_names_are_escaped(tmp_path):
 def test_allow_accepts_only_names_of_packages():
     with pytest.raises(dlrun.UserError, match="expected the name of a package"):
         dlrun.allow("my nets")
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    """A package that is allowed, and on this program's own path only, as one in a script's folder is."""
+    (tmp_path / "beside" / "mynets").mkdir(parents=True)
+    (tmp_path / "beside" / "mynets" / "nets.py").write_text(
+        "from torch import nn\n\n\ndef wide(spec, *, width: int = 4):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(spec.features, width), nn.Linear(width, spec.outputs))\n"
+    )
+    monkeypatch.setattr("dlrun.config.consent.allowed", (allowed := set()))
+    monkeypatch.setattr("dlrun.api.command.allowed", allowed)
+    monkeypatch.syspath_prepend(tmp_path / "beside")
+    dlrun.allow("mynets.nets")
+    return tmp_path / "beside"
+
+
+def test_a_new_process_finds_allowed_packages_and_no_others(beside):
+    code = "from dlrun.config.signatures import is_allowed, signature; print(signature('mynets.nets.wide').keys, "
+    code += "is_allowed('mynets.nets.wide'), is_allowed('mynets.netsuite.x'), is_allowed('mynets.other.x'))"
+    with patch("dlrun.api.command.COMMAND", ["-P", "-c", code]), patch("dlrun.api.command.json.loads") as line:
+        line.return_value = {"exit_code": 0, "error": None, "folder": "."}
+        run_command([])
+    assert line.call_args.args[0] == "{'width': <class 'int'>} True False False"
+    assert _folders(["torch", "mynets.nets", "nowhere"]) == [str(beside)]
+
+
+@pytest.mark.slow
+def test_allow_reaches_the_jobs_of_sweeps(beside):
+    sweep = dlrun.sweep("model=mynets.nets.wide", "model.width=3,4", "data=moons", *SMALL[2:], "trainer.max_steps=1")
+    assert sweep.jobs["status"].to_list() == ["finished", "finished"], sweep.results
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ class Signature:
 
 def is_allowed(target: str) -> bool:
     """Whether a config may name this dotted path of another package: by DL_RUN_ALLOW, or as consent.py states."""
-    return target.partition(".")[0] in ALLOWED or consent.is_allowed(target)
+    return consent.is_within(target, ALLOWED) or consent.is_allowed(target)
 
 
 @cache
