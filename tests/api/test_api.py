@@ -201,7 +201,13 @@ class Stream(torch.utils.data.IterableDataset):
         yield 1, 2
 
 
+class Long(Bad):
+    def __len__(self):
+        return -3
+
+
 ONE = (np.zeros(3), 0)
+MASKED, META = np.ma.array(np.zeros((3, 2)), mask=np.eye(3, 2)), torch.zeros(3, 2, device="meta")
 WRONG = {
     "x has 200 samples, y has 199 targets": samples()[0:1] + (samples()[1][:-1],),
     "an array (N, ...), each of one shape": ([[1, 2], [3]], [0, 1]),
@@ -214,6 +220,16 @@ WRONG = {
     "Stream has no length: it is a stream": (Stream(), None),
     "y='z': train has no such column": (pl.DataFrame({"a": [1, 2]}), "z"),
     "expected only one of the two": (Bad(ONE), [1]),
+    "Bad[1]: x: setting an array element with a sequence": (Bad((1, 0), ([1, [2, 3]], 0)), None),
+    "len() of Long raised ValueError: __len__() should return >= 0": (Long(ONE), None),
+    "train: the frame has no rows": (pl.DataFrame({"a": []}), "a"),
+    "x without y": (pl.DataFrame({"a": [1, 2]}), None),
+    "the LazyFrame raised": (pl.scan_csv("nowhere.csv"), "a"),
+    "x: a masked array has no values where it is masked": (MASKED, [0, 1, 0]),
+    "y: a masked array has": ([1, 2, 3], MASKED[:, 0]),
+    "Bad[0]: x: a masked array has": (Bad((MASKED[0], 0)), None),
+    "x: Cannot copy out of meta tensor": (META, [0, 1, 0]),
+    "Bad[0]: x: Cannot copy out of meta tensor": (Bad((META[0], 0)), None),
 }
 
 
@@ -246,6 +262,15 @@ def test_missing_values_of_pandas_become_null():
     frame = type("DataFrame", (), members)()
     assert as_polars(frame)["a"].to_list() == [1.0, None, None]
     assert given(None, None, None, None, None, None).data == {}
+    members["columns"] = ["a", "a"]
+    with pytest.raises(dlrun.UserError, match="two columns 'a'"):
+        as_polars(type("DataFrame", (), members)())
+
+
+def test_a_lazy_frame_is_collected():
+    frame = pl.DataFrame({"a": [1, 2], "b": [0, 1]})
+    lazy, eager = (given(x, "b", x, "b", None, None) for x in (frame.lazy(), frame))
+    assert lazy.words == eager.words and lazy.data["source"]()["val"].equals(eager.data["source"]()["val"])
 
 
 def test_predictions_from_every_kind_of_object(tmp_path):
@@ -270,12 +295,18 @@ def test_predictions_from_every_kind_of_object(tmp_path):
     assert not run.module.training
     with pytest.raises(dlrun.UserError, match=r"the module got an input of shape \(8, 8\)"):
         run.module(torch.zeros(8, 8))
-    for x, text in ((pixels / 255, "uint8"), (pixels[:, :4], "has the shape"), ([3], "is no image"), (None, "nothing")):
+    for x, text in ((pixels / 255, "uint8"), (pixels[:, :4], "has the shape"), ([3], "is no image"), (None, "nothing"),
+                    (5, "5 is no image"), (META.to(torch.uint8), "meta tensor"), (MASKED, "masked array")):  # fmt: skip
         with pytest.raises(dlrun.UserError, match=text):
             run.predict(x)
     assert made("targets").predict([[0.5, 1.0]]).height == 1
+    with pytest.raises(dlrun.UserError, match="one text or number per column"):
+        made("columns").predict([{"x": 1}, 5])
     texts = made("texts")
     assert texts.predict(["a good film", "bad"])[:1].equals(texts.predict("a good film"))
+    for x in (5, np.zeros((2, 2)), pl.LazyFrame({"a": ["good"]})):
+        with pytest.raises(dlrun.UserError, match="is no text"):
+            texts.predict(x)
     assert made("masks").predict(np.zeros((2, 16, 16, 3), np.uint8)).shape == (2, 16, 16)
     assert made("gan").predict(samples=3).shape[0] == 3
     assert made("actor").predict(episodes=2).columns == ["episode", "return", "length"]
