@@ -19,6 +19,7 @@ from runs import assert_same, dl_run, ended
 import dlrun
 from dlrun.api.command import _folders, run_command
 from dlrun.api.memory import as_polars, given
+from dlrun.api.run import Run
 from dlrun.api.words import as_words
 from dlrun.tasks.supervised import Supervised
 
@@ -293,23 +294,46 @@ def test_predictions_from_every_kind_of_object(tmp_path):
     stored = torch.tensor(pixels[:, None])
     assert np.allclose(run.full_module(stored).detach().numpy(), wanted, atol=1e-6)
     assert not run.module.training
-    with pytest.raises(dlrun.UserError, match=r"the module got an input of shape \(8, 8\)"):
-        run.module(torch.zeros(8, 8))
+    zeros, shape = torch.zeros(2, 1, 8, 8), r"the module got an input of shape \(8, 8\)\n  expected \(batch, 1, 8, 8\)"
+    for x, text in (
+        (torch.zeros(8, 8), shape),
+        (zeros.double(), "type float64\n  expected float32"),
+        (None, "NoneType"),
+    ):
+        with pytest.raises(dlrun.UserError, match=text):
+            run.module(x)
+    assert run.module.double()(zeros.double()).dtype is torch.float64
+    for x, text in (
+        (stored[0], r"of shape \(1, 8, 8\)"),
+        (stored.float(), "expected pixels as they are stored, uint8"),
+    ):
+        with pytest.raises(dlrun.UserError, match=text):
+            run.full_module(x)
     for x, text in ((pixels / 255, "uint8"), (pixels[:, :4], "has the shape"), ([3], "is no image"), (None, "nothing"),
                     (5, "5 is no image"), (META.to(torch.uint8), "meta tensor"), (MASKED, "masked array")):  # fmt: skip
         with pytest.raises(dlrun.UserError, match=text):
             run.predict(x)
     assert made("targets").predict([[0.5, 1.0]]).height == 1
     with pytest.raises(dlrun.UserError, match="one text or number per column"):
-        made("columns").predict([{"x": 1}, 5])
+        (rows := made("columns")).predict([{"x": 1}, 5])
     texts = made("texts")
     assert texts.predict(["a good film", "bad"])[:1].equals(texts.predict("a good film"))
     for x in (5, np.zeros((2, 2)), pl.LazyFrame({"a": ["good"]})):
         with pytest.raises(dlrun.UserError, match="is no text"):
             texts.predict(x)
     assert made("masks").predict(np.zeros((2, 16, 16, 3), np.uint8)).shape == (2, 16, 16)
-    assert made("gan").predict(samples=3).shape[0] == 3
-    assert made("actor").predict(episodes=2).columns == ["episode", "return", "length"]
+    gan, actor = made("gan"), made("actor")
+    assert gan.predict(samples=3).shape[0] == 3
+    assert actor.predict(episodes=2).columns == ["episode", "return", "length"]
+    for each, size in ((gan, 64), (actor, 4), (rows, rows.finished.data.spec.features), (texts, 6)):
+        wrong = [torch.zeros(3, size, 3), torch.zeros(3, size, dtype=torch.bool), np.zeros((3, size))]
+        right = torch.zeros(3, size, dtype=torch.int32 if each is texts else torch.float32)
+        for module in (each.module, each.full_module):
+            out = module(right)
+            assert len(out[0] if isinstance(out, tuple) else out) == 3
+            for x in wrong:
+                with pytest.raises(dlrun.UserError, match="the module got an? "):
+                    module(x)
     with pytest.raises(dlrun.UserError, match="this run takes --episodes|this run takes"):
         made("values").predict(np.zeros((1, 4)))
 
@@ -319,8 +343,31 @@ def test_a_stranger_s_names_are_escaped(tmp_path):
     (folder / "summary.json").write_text(
         '{"status": "finished", "model": "<script>", "best": {"metric": "<b>", "value": 1}}'
     )
-    html = dlrun.load(folder)._repr_html_()
+    run = dlrun.load(folder)
+    html = run._repr_html_()
     assert "<script>" not in html and "<img" not in html and "<b>" not in html and "&lt;script&gt;" in html
+    for name in ("loss.png", "acc.png"):
+        (folder / "plots").mkdir(exist_ok=True)
+        (folder / "plots" / name).symlink_to("/etc/hostname")
+    for best, test in (
+        ('{"value": "a", "metric": "\\u001b[2J\\ud800"}', '{"a": "b"}'),
+        ("[1]", '"x"'),
+        ('{"epoch": []}', "{}"),
+    ):
+        (folder / "summary.json").write_text(f'{{"status": ["x"], "data": {{}}, "best": {best}, "test": {test}}}')
+        assert "\x1b" not in repr(run) + run._repr_html_() + run.figures._repr_html_()
+        (repr(run) + run._repr_html_()).encode()
+        assert "<img" not in run._repr_html_()
+    sweep = dlrun.Sweep(folder)
+    assert "no results" in repr(sweep) and "no results" in sweep._repr_html_()
+
+
+def test_a_notebook_shows_the_figures(tmp_path):
+    (tmp_path / "plots").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "plots" / "loss.png")
+    Image.new("RGB", (2, 2)).save(tmp_path / "plots" / "rows.gif")
+    html = Run(tmp_path).figures._repr_html_()
+    assert html.count("<img") == 2 and "data:image/png;base64,iVBOR" in html and "data:image/gif;base64,R0lG" in html
 
 
 def test_allow_accepts_only_names_of_packages():
