@@ -48,6 +48,21 @@ def test_import_is_fast_and_loads_no_torch():
     assert found[0][1:] == ["False", "False"]
 
 
+def test_help_shows_the_function_and_loads_no_torch():
+    """dlrun.train is both a package and a function."""
+    code = "import pydoc, sys, dlrun; print(pydoc.plain(pydoc.render_doc(dlrun.NAME)), 'torch' in sys.modules)"
+    for name, words in {
+        "train": ("Train a run and return it.", "*words: str", "y_test: Any = None,", "config_dir: str | "),
+        "sweep": ("Run a sweep or a search", "*words: str", "config_dir: "),
+        "runs": ("List all runs in a folder", "output_dir: "),
+    }.items():
+        shown = subprocess.run(
+            [sys.executable, "-c", code.replace("NAME", name)], capture_output=True, text=True
+        ).stdout
+        assert all(word in shown.partition("PACKAGE CONTENTS")[0] for word in words) and shown.split()[-1] == "False"
+        assert shown.index(words[0]) < 120, "before the package's own text"
+
+
 @pytest.mark.thorough
 def test_results_equal_those_of_the_command_line_whatever_the_host_program_sets(tmp_path):
     process = dl_run(tmp_path / "log", *SMALL, f"run_dir={tmp_path / 'command'}")
