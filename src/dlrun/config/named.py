@@ -8,7 +8,7 @@ import re
 import typing
 from collections.abc import Iterator
 
-from dlrun.config.signatures import Signature, is_allowed, mismatch, of_rest, public_names, signature
+from dlrun.config.signatures import Signature, can_be_own, is_allowed, mismatch, of_rest, public_names, signature
 from dlrun.errors import UserError, nearest, some
 from dlrun.types import Average, Better, Named, Nested, OfTargets
 
@@ -180,10 +180,12 @@ def _problems(value: object, named: Named, path: str) -> list[str]:
     module = word.rpartition(".")[0]
     if module and not _may_be_read(module, named):
         known = f"one of: {some(_shown(named), 30)}\n    or " if words_of(named) else ""
+        package = module.partition(".")[0]
+        named_by = f": DL_RUN_ALLOW={package}" if can_be_own(package) else ""
         return [
-            f"{path}={word}: code of the package {module.partition('.')[0]!r} is not allowed here\n"
-            f"    expected {known}code of your own, if the environment variable "
-            f"DL_RUN_ALLOW names its package: DL_RUN_ALLOW={module.partition('.')[0]}"
+            f"{path}={word}: code of the package {package!r} is not allowed here\n"
+            f"    expected {known}code of your own, if the environment variable DL_RUN_ALLOW names its package"
+            + named_by
         ]
     node = _read(word, named)
     try:

@@ -6,6 +6,7 @@ A builder's keyword-only parameters are its config keys; the runner passes the p
 
 import ast
 import os
+import sys
 import typing
 from collections.abc import Mapping
 from contextlib import suppress
@@ -51,6 +52,11 @@ class Signature:
 def is_allowed(target: str) -> bool:
     """Whether a config may name this dotted path of another package: by DL_RUN_ALLOW, or as consent.py states."""
     return consent.is_within(target, ALLOWED) or consent.is_allowed(target)
+
+
+def can_be_own(package: str) -> bool:
+    """Whether a message may advise to allow this package: it is none of Python's own, such as os, nor torch."""
+    return package not in sys.stdlib_module_names and package not in ("dlrun", "torch")
 
 
 @cache
