@@ -125,7 +125,8 @@ class Named:
 
     The word is a public function of the module `within`, or the dotted path of code of the user's own; a mapping has
     the word as its `_target_`, and keys. takes: the parameters that the caller may pass, by name; needs: those that it
-    must have. words: these stand for themselves. better: whether its annotation has to be Higher or Lower.
+    must have. words: these stand for themselves. better: whether its annotation has to be Higher or Lower. classes:
+    whether a class may stand for it, whose instances are called.
     """
 
     within: str
@@ -133,6 +134,7 @@ class Named:
     needs: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     better: bool = False
+    classes: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Better:
 
 Higher = Annotated[Any, Better("max")]
 Lower = Annotated[Any, Better("min")]
-Loss = Annotated[Any, Named("dlrun.tasks.losses", ("out", "y", "reduction"), ("out", "y"), ("auto",))]
+Loss = Annotated[Any, Named("dlrun.tasks.losses", ("out", "y", "reduction"), ("out", "y"), ("auto",), classes=True)]
 Metric = Annotated[Any, Named("dlrun.tasks.metrics", ("y", "p", "predicted", "counts", "out"), better=True)]
 Change = Annotated[Any, Named("", ("x", "draw"), ("x",))]  # of images; the user's own only
 

@@ -17,7 +17,9 @@ from PIL import Image
 from runs import assert_same, dl_run, ended
 
 import dlrun
+from dlrun.api.command import _folders, run_command
 from dlrun.api.memory import as_polars, given
+from dlrun.api.run import Run
 from dlrun.api.words import as_words
 from dlrun.tasks.supervised import Supervised
 
@@ -44,6 +46,21 @@ def test_import_is_fast_and_loads_no_torch():
     found = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() for _ in "ab"]
     assert min(float(words[0]) for words in found) < 0.1
     assert found[0][1:] == ["False", "False"]
+
+
+def test_help_shows_the_function_and_loads_no_torch():
+    """dlrun.train is both a package and a function."""
+    code = "import pydoc, sys, dlrun; print(pydoc.plain(pydoc.render_doc(dlrun.NAME)), 'torch' in sys.modules)"
+    for name, words in {
+        "train": ("Train a run and return it.", "*words: str", "y_test: Any = None,", "config_dir: str | "),
+        "sweep": ("Run a sweep or a search", "*words: str", "config_dir: "),
+        "runs": ("List all runs in a folder", "output_dir: "),
+    }.items():
+        shown = subprocess.run(
+            [sys.executable, "-c", code.replace("NAME", name)], capture_output=True, text=True
+        ).stdout
+        assert all(word in shown.partition("PACKAGE CONTENTS")[0] for word in words) and shown.split()[-1] == "False"
+        assert shown.index(words[0]) < 120, "before the package's own text"
 
 
 @pytest.mark.thorough
@@ -200,7 +217,13 @@ class Stream(torch.utils.data.IterableDataset):
         yield 1, 2
 
 
+class Long(Bad):
+    def __len__(self):
+        return -3
+
+
 ONE = (np.zeros(3), 0)
+MASKED, META = np.ma.array(np.zeros((3, 2)), mask=np.eye(3, 2)), torch.zeros(3, 2, device="meta")
 WRONG = {
     "x has 200 samples, y has 199 targets": samples()[0:1] + (samples()[1][:-1],),
     "an array (N, ...), each of one shape": ([[1, 2], [3]], [0, 1]),
@@ -213,6 +236,16 @@ WRONG = {
     "Stream has no length: it is a stream": (Stream(), None),
     "y='z': train has no such column": (pl.DataFrame({"a": [1, 2]}), "z"),
     "expected only one of the two": (Bad(ONE), [1]),
+    "Bad[1]: x: setting an array element with a sequence": (Bad((1, 0), ([1, [2, 3]], 0)), None),
+    "len() of Long raised ValueError: __len__() should return >= 0": (Long(ONE), None),
+    "train: the frame has no rows": (pl.DataFrame({"a": []}), "a"),
+    "x without y": (pl.DataFrame({"a": [1, 2]}), None),
+    "the LazyFrame raised": (pl.scan_csv("nowhere.csv"), "a"),
+    "x: a masked array has no values where it is masked": (MASKED, [0, 1, 0]),
+    "y: a masked array has": ([1, 2, 3], MASKED[:, 0]),
+    "Bad[0]: x: a masked array has": (Bad((MASKED[0], 0)), None),
+    "x: Cannot copy out of meta tensor": (META, [0, 1, 0]),
+    "Bad[0]: x: Cannot copy out of meta tensor": (Bad((META[0], 0)), None),
 }
 
 
@@ -245,6 +278,15 @@ def test_missing_values_of_pandas_become_null():
     frame = type("DataFrame", (), members)()
     assert as_polars(frame)["a"].to_list() == [1.0, None, None]
     assert given(None, None, None, None, None, None).data == {}
+    members["columns"] = ["a", "a"]
+    with pytest.raises(dlrun.UserError, match="two columns 'a'"):
+        as_polars(type("DataFrame", (), members)())
+
+
+def test_a_lazy_frame_is_collected():
+    frame = pl.DataFrame({"a": [1, 2], "b": [0, 1]})
+    lazy, eager = (given(x, "b", x, "b", None, None) for x in (frame.lazy(), frame))
+    assert lazy.words == eager.words and lazy.data["source"]()["val"].equals(eager.data["source"]()["val"])
 
 
 def test_predictions_from_every_kind_of_object(tmp_path):
@@ -267,17 +309,46 @@ def test_predictions_from_every_kind_of_object(tmp_path):
     stored = torch.tensor(pixels[:, None])
     assert np.allclose(run.full_module(stored).detach().numpy(), wanted, atol=1e-6)
     assert not run.module.training
-    with pytest.raises(dlrun.UserError, match=r"the module got an input of shape \(8, 8\)"):
-        run.module(torch.zeros(8, 8))
-    for x, text in ((pixels / 255, "uint8"), (pixels[:, :4], "has the shape"), ([3], "is no image"), (None, "nothing")):
+    zeros, shape = torch.zeros(2, 1, 8, 8), r"the module got an input of shape \(8, 8\)\n  expected \(batch, 1, 8, 8\)"
+    for x, text in (
+        (torch.zeros(8, 8), shape),
+        (zeros.double(), "type float64\n  expected float32"),
+        (None, "NoneType"),
+    ):
+        with pytest.raises(dlrun.UserError, match=text):
+            run.module(x)
+    assert run.module.double()(zeros.double()).dtype is torch.float64
+    for x, text in (
+        (stored[0], r"of shape \(1, 8, 8\)"),
+        (stored.float(), "expected pixels as they are stored, uint8"),
+    ):
+        with pytest.raises(dlrun.UserError, match=text):
+            run.full_module(x)
+    for x, text in ((pixels / 255, "uint8"), (pixels[:, :4], "has the shape"), ([3], "is no image"), (None, "nothing"),
+                    (5, "5 is no image"), (META.to(torch.uint8), "meta tensor"), (MASKED, "masked array")):  # fmt: skip
         with pytest.raises(dlrun.UserError, match=text):
             run.predict(x)
     assert made("targets").predict([[0.5, 1.0]]).height == 1
+    with pytest.raises(dlrun.UserError, match="one text or number per column"):
+        (rows := made("columns")).predict([{"x": 1}, 5])
     texts = made("texts")
     assert texts.predict(["a good film", "bad"])[:1].equals(texts.predict("a good film"))
+    for x in (5, np.zeros((2, 2)), pl.LazyFrame({"a": ["good"]})):
+        with pytest.raises(dlrun.UserError, match="is no text"):
+            texts.predict(x)
     assert made("masks").predict(np.zeros((2, 16, 16, 3), np.uint8)).shape == (2, 16, 16)
-    assert made("gan").predict(samples=3).shape[0] == 3
-    assert made("actor").predict(episodes=2).columns == ["episode", "return", "length"]
+    gan, actor = made("gan"), made("actor")
+    assert gan.predict(samples=3).shape[0] == 3
+    assert actor.predict(episodes=2).columns == ["episode", "return", "length"]
+    for each, size in ((gan, 64), (actor, 4), (rows, rows.finished.data.spec.features), (texts, 6)):
+        wrong = [torch.zeros(3, size, 3), torch.zeros(3, size, dtype=torch.bool), np.zeros((3, size))]
+        right = torch.zeros(3, size, dtype=torch.int32 if each is texts else torch.float32)
+        for module in (each.module, each.full_module):
+            out = module(right)
+            assert len(out[0] if isinstance(out, tuple) else out) == 3
+            for x in wrong:
+                with pytest.raises(dlrun.UserError, match="the module got an? "):
+                    module(x)
     with pytest.raises(dlrun.UserError, match="this run takes --episodes|this run takes"):
         made("values").predict(np.zeros((1, 4)))
 
@@ -287,13 +358,67 @@ def test_a_stranger_s_names_are_escaped(tmp_path):
     (folder / "summary.json").write_text(
         '{"status": "finished", "model": "<script>", "best": {"metric": "<b>", "value": 1}}'
     )
-    html = dlrun.load(folder)._repr_html_()
+    run = dlrun.load(folder)
+    html = run._repr_html_()
     assert "<script>" not in html and "<img" not in html and "<b>" not in html and "&lt;script&gt;" in html
+    for name in ("loss.png", "acc.png"):
+        (folder / "plots").mkdir(exist_ok=True)
+        (folder / "plots" / name).symlink_to("/etc/hostname")
+    for best, test in (
+        ('{"value": "a", "metric": "\\u001b[2J\\ud800"}', '{"a": "b"}'),
+        ("[1]", '"x"'),
+        ('{"epoch": []}', "{}"),
+    ):
+        (folder / "summary.json").write_text(f'{{"status": ["x"], "data": {{}}, "best": {best}, "test": {test}}}')
+        assert "\x1b" not in repr(run) + run._repr_html_() + run.figures._repr_html_()
+        (repr(run) + run._repr_html_()).encode()
+        assert "<img" not in run._repr_html_()
+    sweep = dlrun.Sweep(folder)
+    assert "no results" in repr(sweep) and "no results" in sweep._repr_html_()
+
+
+def test_a_notebook_shows_the_figures(tmp_path):
+    (tmp_path / "plots").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "plots" / "loss.png")
+    Image.new("RGB", (2, 2)).save(tmp_path / "plots" / "rows.gif")
+    html = Run(tmp_path).figures._repr_html_()
+    assert html.count("<img") == 2 and "data:image/png;base64,iVBOR" in html and "data:image/gif;base64,R0lG" in html
 
 
 def test_allow_accepts_only_names_of_packages():
     with pytest.raises(dlrun.UserError, match="expected the name of a package"):
         dlrun.allow("my nets")
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    """A package that is allowed, and on this program's own path only, as one in a script's folder is."""
+    (tmp_path / "beside" / "mynets").mkdir(parents=True)
+    (tmp_path / "beside" / "mynets" / "nets.py").write_text(
+        "from torch import nn\n\n\ndef wide(spec, *, width: int = 4):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(spec.features, width), nn.Linear(width, spec.outputs))\n"
+    )
+    monkeypatch.setattr("dlrun.config.consent.allowed", (allowed := set()))
+    monkeypatch.setattr("dlrun.api.command.allowed", allowed)
+    monkeypatch.syspath_prepend(tmp_path / "beside")
+    dlrun.allow("mynets.nets")
+    return tmp_path / "beside"
+
+
+def test_a_new_process_finds_allowed_packages_and_no_others(beside):
+    code = "from dlrun.config.signatures import is_allowed, signature; print(signature('mynets.nets.wide').keys, "
+    code += "is_allowed('mynets.nets.wide'), is_allowed('mynets.netsuite.x'), is_allowed('mynets.other.x'))"
+    with patch("dlrun.api.command.COMMAND", ["-P", "-c", code]), patch("dlrun.api.command.json.loads") as line:
+        line.return_value = {"exit_code": 0, "error": None, "folder": "."}
+        run_command([])
+    assert line.call_args.args[0] == "{'width': <class 'int'>} True False False"
+    assert _folders(["torch", "mynets.nets", "nowhere"]) == [str(beside)]
+
+
+@pytest.mark.slow
+def test_allow_reaches_the_jobs_of_sweeps(beside):
+    sweep = dlrun.sweep("model=mynets.nets.wide", "model.width=3,4", "data=moons", *SMALL[2:], "trainer.max_steps=1")
+    assert sweep.jobs["status"].to_list() == ["finished", "finished"], sweep.results
 
 
 @pytest.mark.slow

@@ -283,6 +283,79 @@ def test_broken_code_is_refused_before_data_is_read(code, tmp_path, monkeypatch)
             assert not Path("refused").exists()
 
 
+LOSSES = """import functools
+import torch.nn.functional as F
+from torch import nn
+from dlrun.types import NonNegative
+
+def rest(out, y, **keys):
+    return F.cross_entropy(out, y, **keys)
+
+part = functools.partial(rest, label_smoothing=0.1)
+
+def failing(out, y):
+    return F.cross_entropy(out, y.lower())
+
+class Scaled:
+    def __init__(self, *, by: NonNegative = 2.0):
+        self.by = by
+
+    def __call__(self, out, y):
+        return self.by * F.cross_entropy(out, y, reduction="none")
+
+class Halved(nn.Module):
+    def __init__(self, *, by: NonNegative = 0.5):
+        super().__init__()
+        self.by = by
+
+    def forward(self, out, y, reduction="mean"):
+        return self.by * F.cross_entropy(out, y, reduction=reduction)
+
+class Learned(Halved):
+    def __init__(self, *, by: NonNegative = 0.5):
+        super().__init__(by=by)
+        self.layer = nn.Linear(1, 1)
+
+class Raising(Scaled):
+    def __init__(self, *, by: NonNegative = 0.5):
+        raise KeyError(by)
+
+class Placed(Scaled):
+    def __init__(self, by):
+        self.by = by
+
+class Uncalled:
+    pass
+"""
+
+
+def test_a_loss_is_a_function_or_a_class_and_a_broken_one_is_refused_with_its_place(code, tmp_path):
+    (tmp_path / "code" / "acme" / "losses.py").write_text(LOSSES)
+    words = [*SMALL, "trainer.max_steps=1", "model.hidden=[4]"]
+    plain, by_class, by_key, by_module = (
+        dlrun.train(*words, f"task.loss={loss}").summary["test"]["test/loss"]
+        for loss in (
+            "acme.losses.rest", "acme.losses.Scaled", "{_target_: acme.losses.Scaled, by: 3}", "acme.losses.Halved"
+        )
+    )  # fmt: skip
+    assert by_class > plain > by_module and by_key > by_class
+    for loss, why in {
+        "{_target_: acme.losses.rest, label_smoothing: 0.1}": "it has no keys; its ** takes none, since keys are read",
+        "acme.losses.part": "is made when acme.losses runs, and its parameters are read without running it",
+        "acme.losses.nothing": "acme.losses has no 'nothing'",
+        "acme.losses.failing": "losses.failing raised AttributeError: 'Tensor' object has no attribute 'lower' (",
+        "{_target_: acme.losses.Scaled, by: -1}": "by=-1: expected a number >= 0",
+        "acme.losses.Learned": "has parameters or buffers",
+        "acme.losses.Raising": "acme.losses.Raising(...) raised KeyError: 0.5 (",
+        "acme.losses.Placed": "its constructor takes by: expected only keys, after *",
+        "acme.losses.Uncalled": "its __call__ has ()",
+    }.items():
+        with pytest.raises(dlrun.UserError) as error:
+            dlrun.train(*words, f"task.loss={loss}")
+        assert why in str(error.value), error.value
+        assert not why.endswith("(") or "losses.py, line " in str(error.value)
+
+
 def test_code_that_is_no_option_is_refused(code, monkeypatch, capsys):
     for words, why in {
         ("optimizer=acme.parts.slow",): "optimizer.lr is missing: slow needs it",

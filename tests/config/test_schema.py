@@ -20,6 +20,7 @@ from dlrun.config.schema import schema
 from dlrun.config.schema_types import typed
 from dlrun.config.signatures import mismatch, signature
 from dlrun.errors import UserError
+from dlrun.types import Loss
 
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 FREE = {"hydra", "checksums", "space"}  # its keys are the user's names
@@ -205,6 +206,17 @@ def mine(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True)
         path.write_text(f"# @package _global_\n{text}")
     return tmp_path / "my"
+
+
+@pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "builtins.eval"])
+def test_no_message_advises_to_allow_python_s_own_code(mine, target):
+    (mine / "model" / "wide.yaml").write_text(f"# @package _global_\nmodel:\n  _target_: {target}\n")
+    with pytest.raises(UserError, match="which no config may build") as refused:
+        schema("my")
+    (problem,) = problems_of_named(target, Loss, "task.loss")
+    package = target.partition(".")[0]
+    assert "is not allowed here" in problem and f"={package}" not in f"{refused.value}{problem}".replace(target, "")
+    assert "DL_RUN_ALLOW=mynets" in problems_of_named("mynets.wide", Loss, "task.loss")[0]
 
 
 def test_the_schema_covers_the_users_own_configs(mine, monkeypatch):

@@ -147,6 +147,18 @@ def test_the_best_is_a_setting_and_not_a_lucky_seed():
     assert best_settings(jobs, [("val/acc", "max")])[0].overrides == ["lr=2"], "two finished everywhere"
 
 
+@pytest.mark.parametrize("status", ["refused", "failed", "running"])
+def test_the_best_names_only_the_jobs_that_finished(tmp_path, status):
+    jobs = [job(i, value, "lr=1", f"seed={seed}") for i, (seed, value) in enumerate(((-1, None), (0, 0.5), (1, 0.7)))]
+    jobs[0].status = status
+    state = made(tmp_path / "s", jobs)
+    Report(state).write(at_once=True)
+    (found,) = json.loads((tmp_path / "s" / "results.json").read_text())["best"]
+    assert (found["job"], found["jobs"], found["values"]["val/acc"]) == (1, [1, 2], pytest.approx(0.6))
+    assert found["command"].startswith("dl-run -m lr=1 seed=0,1") and "-1" not in found["command"]
+    assert found["command"] in closing(state, 0) and (tmp_path / "s" / "best").resolve().name == "1"
+
+
 def test_seeds_are_distinguished_from_settings():
     jobs = [job(i, float(i), f"lr={i // 2}", f"seed={i % 2}") for i in range(4)]
     assert [(row["setting"], row["jobs"], row["seeds"]) for row in over_seeds(jobs, ["val/acc"])] == [

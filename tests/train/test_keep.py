@@ -69,6 +69,13 @@ def test_a_resumed_run_keeps_the_same_epochs_and_new_logging_keeps_the_bits():
     assert kept(dlrun.resume(cut, "trainer.keep=null", "trainer.keep_every=3", "trainer.epochs=6")) == ["epoch_6.ckpt"]
 
 
+def test_a_resume_allows_changes_or_nothing():
+    run = dlrun.train(*WORDS, "trainer.epochs=1", "run_dir=run")
+    with pytest.raises(dlrun.UserError, match="resume.allow=changez: expected changes, or null"):
+        dlrun.resume(run, "trainer.epochs=2", "resume.allow=changez")
+    assert run.metrics.height == 1
+
+
 @pytest.mark.thorough
 def test_another_learning_rate_must_be_allowed_and_is_reported():
     run = dlrun.train(*WORDS, "trainer.epochs=1", "run_dir=run")

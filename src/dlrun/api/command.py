@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from dlrun.config.consent import allowed
@@ -23,6 +24,7 @@ def run_command(arguments: Sequence[str]) -> Path:
     """
     env = os.environ | {
         "DL_RUN_ALLOW": ",".join(sorted(ALLOWED | allowed)),
+        "PYTHONPATH": os.pathsep.join([*_folders(allowed), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
     }
@@ -54,3 +56,17 @@ def run_command(arguments: Sequence[str]) -> Path:
     if ending["error"] or not ending["folder"]:
         raise UserError(ending["error"] or f"dl-run ended with exit code {process.returncode}")
     return Path(ending["folder"])
+
+
+def _folders(packages: Iterable[str]) -> list[str]:
+    """List the folders that hold these packages of this program: a new process does not have its sys.path."""
+    folders = []
+    for name in sorted({package.partition(".")[0] for package in packages}):
+        try:
+            spec = find_spec(name)
+        except ValueError:  # a module that was made by hand has none
+            continue
+        if spec and (places := [*(spec.submodule_search_locations or filter(None, [spec.origin]))]):
+            folders.append(str(Path(places[0]).absolute().parent))
+    installed = ("site-packages", "dist-packages")  # these a new process has, after the standard library
+    return [folder for folder in dict.fromkeys(folders) if Path(folder).name not in installed]

@@ -13,7 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dlrun.api.memory import as_polars
+from dlrun.api.memory import as_polars, refuse_masked
 from dlrun.errors import UserError, first_line
 from dlrun.output.failures import within_memory
 from dlrun.runs import input_rows
@@ -89,12 +89,13 @@ def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
     if isinstance(spec, Columns):
         yield _rows_of_table(run, x)
     elif isinstance(spec, Tokens):
-        texts = [x] if isinstance(x, str) else list(files.texts([str(x)])) if isinstance(x, PathLike) else list(x)
+        expected = "a text, a list of texts, or a Path of a .txt or .csv file"
+        is_one, is_file = isinstance(x, str), isinstance(x, PathLike)
+        texts = [x] if is_one else list(files.texts([str(x)])) if is_file else _several(x, "text", expected)
         texts = [text[1] if isinstance(text, tuple) else text for text in texts]
-        if wrong := next((text for text in texts if not isinstance(text, str)), None):
-            raise UserError(
-                f"{wrong!r} is no text\n  expected a text, a list of texts, or a Path of a .txt or .csv file"
-            )
+        for text in texts:
+            if not isinstance(text, str):
+                raise UserError(f"{text!r} is no text\n  expected {expected}")
         if texts:
             yield data.encode(texts)
     elif isinstance(spec, Image | Mask) and not _is_array(x):
@@ -107,6 +108,13 @@ def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
         yield data.encode(_array(run, x))
 
 
+def _several(x: Any, what: str, expected: str) -> list:
+    try:
+        return list(x)
+    except TypeError:
+        raise UserError(f"{x!r} is no {what}\n  expected {expected}") from None
+
+
 def _is_array(x: object) -> bool:
     return isinstance(x, np.ndarray | Tensor) or isinstance(x, list | tuple) and len(x) > 0 and _is_array(x[0])
 
@@ -115,14 +123,15 @@ def _array(run: FinishedRun, x: Any) -> Tensor:
     """Return samples as a tensor (N, ...) as they are stored; a single sample becomes a batch of one."""
     spec, shape = run.data.spec, tuple(getattr(run.data, "stored", run.data.spec.shape))
     if type(x).__module__.split(".")[0] in ("polars", "pandas"):
-        x = _columns(as_polars(x), cast(Table, spec))
+        x = _columns(as_polars(x), spec, _expected(shape))
+    refuse_masked("x", x)
     try:
         array = (
             torch.stack([torch.as_tensor(each) for each in x]) if isinstance(x, list | tuple) else torch.as_tensor(x)
         )
+        array = array.detach().cpu()
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"x: {first_line(error)}\n  expected {_expected(shape)}") from None
-    array = array.detach().cpu()
     if isinstance(spec, Image | Mask):
         if array.dtype != torch.uint8:
             raise UserError(f"x holds {_dtype(array)}\n  expected pixels as they are stored: uint8, {_expected(shape)}")
@@ -154,7 +163,9 @@ def _expected(shape: tuple[int, ...]) -> str:
     return f"(N, {', '.join(map(str, shape))}), or one sample"
 
 
-def _columns(frame: pl.DataFrame, spec: Table) -> np.ndarray:
+def _columns(frame: pl.DataFrame, spec: object, expected: str) -> np.ndarray:
+    if not isinstance(spec, Table):
+        raise UserError(f"x is a frame\n  expected {expected}")
     names = [name for name in spec.names if name not in frame.columns]
     if names:
         raise UserError(f"there is no column {', '.join(names)}\n  expected {', '.join(spec.names)}")
@@ -167,13 +178,13 @@ def _rows_of_table(run: FinishedRun, x: Any) -> Tensor:
     if isinstance(x, str | PathLike):
         _, encoded, notes = data.read(Path(x))
     else:
-        frame = (
-            pl.DataFrame([x] if isinstance(x, dict) else x, strict=False)
-            if isinstance(x, dict | list)
-            else as_polars(x)
-        )
         content = io.BytesIO()
-        frame.write_csv(content)
+        try:
+            is_plain = isinstance(x, dict | list)
+            frame = pl.DataFrame([x] if isinstance(x, dict) else x, strict=False) if is_plain else as_polars(x)
+            frame.write_csv(content)
+        except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+            raise UserError(f"x: {first_line(error)}\n  expected rows with one text or number per column") from None
         _, encoded, notes = data.read(Path("the frame"), content.getvalue())
     for column, note in notes.items():
         sys.stderr.write(f"{column}: {note}\n")
@@ -183,9 +194,11 @@ def _rows_of_table(run: FinishedRun, x: Any) -> Tensor:
 def _images(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
     """Decode images from paths, folders and PIL images as in training."""
     shape, how, decoding = decoding_of(run, fit)
+    expected = "paths, PIL images, or an array of uint8"
     form = getattr(run.data, "form", files.ListFormat())
     decoded: list[Tensor] = []
-    for i, each in enumerate([x] if isinstance(x, str | PathLike) or hasattr(x, "save") else list(x)):
+    is_one = isinstance(x, str | PathLike) or hasattr(x, "save")
+    for i, each in enumerate([x] if is_one else _several(x, "image", expected)):
         if isinstance(each, str | PathLike):
             decoded += [image for _, image in files.images([str(each)], shape, how, decoding, form)]
         elif hasattr(each, "save"):
@@ -193,6 +206,6 @@ def _images(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
             each.save(content, "PNG")
             decoded.append(files.decoded(f"image {i}", io.BytesIO(content.getvalue()), shape, how, decoding))
         else:
-            raise UserError(f"{each!r} is no image\n  expected paths, PIL images, or an array of uint8")
+            raise UserError(f"{each!r} is no image\n  expected {expected}")
     if decoded:
         yield run.sample_data.encode(torch.stack(decoded))

@@ -74,16 +74,39 @@ def _uneven(split: str, samples: int, targets: int) -> UserError:
     )
 
 
+def as_array(name: str, value: Any, expected: str) -> "np.ndarray":
+    """Return an array or a tensor, of any device, as NumPy's. Raises UserError if its values are not there.
+
+    name: of the value, and expected: what else it should be, for the message.
+    """
+    import numpy as np
+
+    refuse_masked(name, value)
+    try:
+        if callable(getattr(value, "detach", None)):  # a tensor
+            value = value.detach().cpu()
+            value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:  # NotImplementedError, too: the meta device holds no values
+        raise UserError(f"{name}: {first_line(error)}\n  expected {expected}") from None
+
+
+def refuse_masked(name: str, value: Any) -> None:
+    """Raise UserError for a masked array, or a list of them: beneath a mask are values that do not count."""
+    import numpy as np
+
+    parts = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
+        raise UserError(
+            f"{name}: a masked array has no values where it is masked\n"
+            "  expected an array with all values: x.filled(0), or the samples that have them"
+        )
+
+
 def _array(name: str, value: Any) -> "np.ndarray":
     import numpy as np
 
-    if callable(getattr(value, "detach", None)):  # a tensor
-        value = value.detach().cpu()
-        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"{name}: {first_line(error)}\n  expected an array (N, ...), each of one shape") from None
+    array = as_array(name, value, "an array (N, ...), each of one shape")
     if array.dtype.kind == "O":
         texts = [each for each in array.flat if not isinstance(each, str)]
         if texts or array.ndim != 1:
@@ -114,7 +137,9 @@ def _stacked(x: Any, y: Any) -> tuple[Any, Any]:
             "or a DataLoader of it, with x_val=..."
         )
     inputs, targets = [], []
-    for i in range(len(x)):
+    with own_code(f"len() of {kind}", "its number of items"):
+        count = len(x)
+    for i in range(count):
         with own_code(f"{kind}[{i}]", "a pair (x, y)"):
             item = x[i]
         if not isinstance(item, tuple | list) or len(item) != 2:
@@ -133,10 +158,7 @@ def _stacked(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _item(kind: str, i: int, name: str, value: Any) -> "np.ndarray":
-    import numpy as np
-
-    value = value.detach().cpu() if callable(getattr(value, "detach", None)) else value
-    array = np.asarray(value)
+    array = as_array(f"{kind}[{i}]: {name}", value, "numbers: an array, a tensor or an image")
     if array.dtype.kind not in "biufU":
         raise DataError(f"{kind}[{i}]: {name} is {_short(value)}\n  expected numbers: an array, a tensor or an image")
     return array
@@ -165,17 +187,23 @@ def _loaders(parts: dict[str, tuple[Any, Any]]) -> Given:
 
 
 def _is_frame(x: object) -> bool:
-    return type(x).__module__.split(".")[0] in ("polars", "pandas") and hasattr(x, "columns")
+    return type(x).__module__.split(".")[0] in ("polars", "pandas") and type(x).__name__ in ("DataFrame", "LazyFrame")
 
 
 def as_polars(frame: Any) -> "polars.DataFrame":
-    """Return a frame of polars or pandas as one of polars; NaN of pandas is a missing value."""
+    """Return a frame of polars or pandas as one of polars, a lazy one collected; NaN of pandas is a missing value."""
     import polars as pl
 
     if isinstance(frame, pl.DataFrame):
         return frame
     if not _is_frame(frame):
         raise UserError(f"{_short(frame)}: expected a frame of polars or pandas")
+    if isinstance(frame, pl.LazyFrame):
+        with own_code("the LazyFrame", "one that can be collected"):
+            return frame.collect()
+    names = [str(name) for name in frame.columns]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"the frame has two columns {twice!r}\n  expected names that differ")
     columns = {str(name): [None if _is_gap(each) else each for each in frame[name].tolist()] for name in frame.columns}
     return pl.DataFrame(columns, strict=False)
 
@@ -187,14 +215,24 @@ def _is_gap(value: Any) -> bool:
 
 def _frames(parts: dict[str, tuple[Any, Any]]) -> Given:
     """Return frames as a table. y: the name of the column with the targets, or the targets."""
+    for split, (x, y) in parts.items():
+        end = "" if split == "train" else f"_{split}"
+        if x is None or y is None:
+            has, lacks = ("x", "y") if y is None else ("y", "x")
+            raise UserError(
+                f"{has}{end} without {lacks}{end}\n  expected a frame, and its targets: a column's name, or one per row"
+            )
     names = {y if isinstance(y, str) else str(getattr(y, "name", None) or TARGET) for _, y in parts.values()}
-    if len(names) > 1 or any(y is None for _, y in parts.values()):
+    if len(names) > 1:
         raise UserError(
-            f"frames have the targets {', '.join(sorted(names))}\n  expected one y: a column's name, or targets"
+            f"the splits name their targets differently: {', '.join(sorted(names))}\n"
+            "  expected one name: y='price', y_val='price'"
         )
     target, frames = names.pop(), {}
     for split, (x, y) in parts.items():
         frames[split] = with_targets(as_polars(x), y, target, split)
+        if not len(frames[split]):
+            raise UserError(f"{split}: the frame has no rows\n  expected a row per sample")
     shown = {"all": frames["train"]} if len(frames) == 1 else frames
     source = "{_target_: dlrun.data.readers.frames.memory}"
     words = ["data=table", f"data.source={source}", f"data.target={_quoted(target)}"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlrun.api.host import as_guest
 from dlrun.config.saved import container, own_config, read_config, require_finished
+from dlrun.errors import printable
 from dlrun.output.console import number
 from dlrun.output.folders import read_summary
 from dlrun.output.rows import is_epoch, parse_row
@@ -36,7 +37,17 @@ class Figure:
         from base64 import b64encode
 
         kind = "image/gif" if self.path.suffix == ".gif" else "image/png"
-        return {"text/plain": repr(self), kind: b64encode(read_whole(self.path)).decode()}
+        try:
+            return {"text/plain": repr(self), kind: b64encode(read_whole(self.path)).decode()}
+        except OSError:  # it is gone, or a link of a stranger's
+            return {"text/plain": repr(self)}
+
+
+class Figures(dict[str, Figure]):
+    """Figures by name. A notebook shows all of them."""
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{escape(_text(name))}</p>{embedded(figure)}" for name, figure in self.items())
 
 
 class Run:
@@ -87,10 +98,11 @@ class Run:
         return polars.DataFrame(rows, infer_schema_length=None, strict=False)
 
     @property
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> Figures:
         """The plots and animations, by name; a notebook shows them."""
         paths = sorted((self.folder / "plots").glob("*.[pg][ni][gf]"))
-        return {path.stem if path.suffix == ".png" else path.name: Figure(path) for path in paths}
+        own = (path for path in paths if not path.is_symlink())
+        return Figures({path.stem if path.suffix == ".png" else path.name: Figure(path) for path in own})
 
     @property
     def finished(self) -> "FinishedRun":
@@ -111,7 +123,7 @@ class Run:
     def module(self) -> "nn.Module":
         """The trained network in evaluation mode. Inputs are encoded: (batch, *spec.shape), normalised.
 
-        Raises UserError if it is called with another shape.
+        Raises UserError if it is called with another shape or type.
         """
         from dlrun.api.modules import guarded
 
@@ -122,7 +134,7 @@ class Run:
         """The network with normalisation inside, in evaluation mode.
 
         It takes samples as they are stored (uint8 images, rows in their own units, word ids) and returns
-        probabilities, real outputs or images in [0, 1].
+        probabilities, real outputs or images in [0, 1]. Raises UserError for others.
         """
         from dlrun.api.modules import full
 
@@ -156,26 +168,28 @@ class Run:
 
     def __repr__(self) -> str:
         best = self.summary.get("best")
-        score = f", {best.get('metric')} {number(best.get('value'))}" if isinstance(best, dict) else ""
-        return f"Run({str(self.folder)!r}, {self.status}{score})"
+        score = f", {_text(best.get('metric'))} {_shown(best.get('value'))}" if isinstance(best, dict) else ""
+        return f"Run({str(self.folder)!r}, {_text(self.status)}{score})"
 
     def _repr_html_(self) -> str:
         summary = self.summary
         facts = {"folder": self.folder, "status": self.status, **{name: summary.get(name) for name in FACTS}}
         best, test = summary.get("best"), summary.get("test")
         if isinstance(best, dict):
-            facts[f"best {best.get('metric')}"] = f"{_shown(best.get('value'))} in epoch {best.get('epoch')}"
+            facts[f"best {_text(best.get('metric'))}"] = (
+                f"{_shown(best.get('value'))} in epoch {_text(best.get('epoch'))}"
+            )
         facts |= {
             name: _shown(value) for name, value in (test if isinstance(test, dict) else {}).items() if _is_number(value)
         }
         rows = "".join(
-            f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>"
+            f"<tr><td>{escape(_text(name))}</td><td>{escape(_text(value))}</td></tr>"
             for name, value in facts.items()
             if value is not None
         )
         goal = str(summary.get("goal", "")).removeprefix("val/")
         curves = [figure for name in (goal, "loss") if (figure := self.figures.get(name))]
-        return f"<table>{rows}</table>" + "".join(map(_embedded, curves[:1]))
+        return f"<table>{rows}</table>" + "".join(map(embedded, curves[:1]))
 
 
 def _is_number(value: object) -> bool:
@@ -186,6 +200,15 @@ def _shown(value: object) -> str:
     return number(value) if isinstance(value, int | float) else "-"
 
 
-def _embedded(figure: Figure) -> str:
+def _text(value: object) -> str:
+    """A plain value of a summary, which may be a stranger's, as text that can be printed; "-" for others."""
+    if not isinstance(value, str | int | float | Path):
+        return "-"
+    return printable(str(value)).encode("utf-8", "backslashreplace").decode()
+
+
+def embedded(figure: Figure) -> str:
+    """A figure as HTML; nothing if its file cannot be read."""
     bundle = figure._repr_mimebundle_()
-    return f'<img style="max-width: 640px" src="data:image/png;base64,{bundle.get("image/png", "")}">'
+    images = [(kind, content) for kind, content in bundle.items() if kind != "text/plain"]
+    return "".join(f'<img style="max-width: 640px" src="data:{kind};base64,{content}">' for kind, content in images)

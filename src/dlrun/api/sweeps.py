@@ -52,7 +52,17 @@ class Sweep:
         return Run(within(self.folder, str(self.results["best"][0]["job"])))
 
     def __repr__(self) -> str:
-        return f"Sweep({str(self.folder)!r}, {len(self.results['jobs'])} jobs)"
+        try:
+            jobs = self.results.get("jobs")
+        except UserError:  # a sweep that has just begun, or a stranger's folder
+            jobs = None
+        return f"Sweep({str(self.folder)!r}, {f'{len(jobs)} jobs' if isinstance(jobs, list) else 'no results'})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>{self.jobs._repr_html_()}"
+        import polars
+
+        try:
+            jobs = self.jobs._repr_html_()
+        except (OSError, polars.exceptions.PolarsError):
+            jobs = ""
+        return f"<p>{escape(repr(self))}</p>{jobs}"

@@ -10,7 +10,7 @@ from typing import Any
 from dlrun.config.named import expanded
 from dlrun.config.pairing import LABELS, UNLABELLED, group_options, takes_spec
 from dlrun.config.signatures import accepts, signature
-from dlrun.errors import PairingError, UserError, columns, listed, raised
+from dlrun.errors import PairingError, UserError, columns, listed, own_code, raised
 from dlrun.spec import Spec
 
 OF_RUNNER = {"model": ("weights", "published"), "optimizer": ("groups",)}
@@ -50,7 +50,10 @@ def build(node: object) -> Any:
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     values = {key: value for key, value in values.items() if key not in of_runner(node)}
     if builder.kind == "class" and not builder.positional:
-        return make(**values)
+        if module.partition(".")[0] in ("dlrun", "torch"):
+            return make(**values)
+        with own_code(f"{node['_target_']}(...)", "an object of these keys"):
+            return make(**values)
     make = partial(make, **values)
     return partial(_from_spec, make, node) if [*builder.positional][:1] == ["spec"] else make
 

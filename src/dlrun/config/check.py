@@ -11,7 +11,7 @@ from dlrun.config.build import OF_RUNNER, of_runner
 from dlrun.config.check_pairing import check_net, check_pairing
 from dlrun.config.named import problems_of_named
 from dlrun.config.renamed import renamed
-from dlrun.config.signatures import Signature, is_allowed, mismatch, signature, spec_names
+from dlrun.config.signatures import Signature, is_allowed, mismatch, of_rest, signature, spec_names
 from dlrun.errors import ConfigError, UserError, listed, nearest
 from dlrun.spec import Spec
 from dlrun.types import KINDS, Nested, NonNegative, Positive, is_text
@@ -138,6 +138,7 @@ def _problems_of_key(builder: Signature, key: object, value: Any, path: str) -> 
             return [f"{path}.{key} was renamed {path}.{new}"]
         name, near = builder.target.rpartition(".")[2], nearest(str(key), builder.keys)
         has = listed(f"    {name} has: ", sorted(builder.keys), 6) if builder.keys else f"    {name} has no keys"
+        has += of_rest(builder)
         return [f"{path}.{key}: {name} has no {key!r}{near}\n{has}"]
     annotation = builder.keys[key]
     if (problems := problems_of_named(value, annotation, f"{path}.{key}")) is not None:

@@ -8,7 +8,7 @@ import re
 import typing
 from collections.abc import Iterator
 
-from dlrun.config.signatures import Signature, is_allowed, mismatch, public_names, signature
+from dlrun.config.signatures import Signature, can_be_own, is_allowed, mismatch, of_rest, public_names, signature
 from dlrun.errors import UserError, nearest, some
 from dlrun.types import Average, Better, Named, Nested, OfTargets
 
@@ -180,10 +180,12 @@ def _problems(value: object, named: Named, path: str) -> list[str]:
     module = word.rpartition(".")[0]
     if module and not _may_be_read(module, named):
         known = f"one of: {some(_shown(named), 30)}\n    or " if words_of(named) else ""
+        package = module.partition(".")[0]
+        named_by = f": DL_RUN_ALLOW={package}" if can_be_own(package) else ""
         return [
-            f"{path}={word}: code of the package {module.partition('.')[0]!r} is not allowed here\n"
-            f"    expected {known}code of your own, if the environment variable "
-            f"DL_RUN_ALLOW names its package: DL_RUN_ALLOW={module.partition('.')[0]}"
+            f"{path}={word}: code of the package {package!r} is not allowed here\n"
+            f"    expected {known}code of your own, if the environment variable DL_RUN_ALLOW names its package"
+            + named_by
         ]
     node = _read(word, named)
     try:
@@ -200,16 +202,20 @@ def _problems(value: object, named: Named, path: str) -> list[str]:
 
 def _of_parameters(builder: Signature, named: Named) -> Iterator[str]:
     """Describe errors in the parameters that the caller passes, and in the annotation of the result."""
-    if builder.kind == "class":
+    is_class = builder.kind == "class"
+    if is_class and not named.classes:
         yield "it is a class: expected a function"
         return
-    names, default = list(builder.positional), [name for name in builder.keys if name in named.takes]
+    if is_class and builder.positional:
+        yield f"its constructor takes {', '.join(builder.positional)}: expected only keys, after *"
+    names = list(builder.called if is_class else builder.positional)
+    default = [] if is_class else [name for name in builder.keys if name in named.takes]
     odd, lacking = [n for n in names if n not in named.takes], [n for n in named.needs if n not in (*names, *default)]
     if odd or lacking or named.better and not names:
         expected = f"({', '.join(named.needs)})" if named.needs else f"some of {', '.join(named.takes)}"
         yield (
-            f"its parameters are ({', '.join(names)})\n    expected {expected}, which are passed by name, and keys of "
-            "its own after *"
+            f"its {'__call__ has' if is_class else 'parameters are'} ({', '.join(names)})\n    expected {expected}, "
+            f"which are passed by name, and keys of its own after *{' in __init__' if is_class else ''}"
         )
     if named.better and not isinstance(better_of(builder), Better):
         yield (
@@ -224,14 +230,15 @@ def better_of(builder: Signature) -> Better | None:
 
 
 def _of_keys(builder: Signature, given: dict, named: Named) -> Iterator[str]:
-    known = {key: annotation for key, annotation in builder.keys.items() if key not in named.takes}
+    takes = () if builder.kind == "class" else named.takes
+    known = {key: annotation for key, annotation in builder.keys.items() if key not in takes}
     name = builder.target.rpartition(".")[2]
     for key, value in given.items():
         if key == "_target_":
             continue
         if key not in known:
             has = f"it has {some(list(known), 12)}" if known else "it has no keys"
-            yield f"{name} has no {key!r}{nearest(str(key), known)}: {has}"
+            yield f"{name} has no {key!r}{nearest(str(key), known)}: {has}{of_rest(builder)}"
         elif expected := mismatch(value, known[key]):
             yield f"{key}={value!r}: expected {expected}"
     for key in sorted(builder.required - given.keys()):

@@ -14,7 +14,7 @@ from dlrun.config.build import OF_RUNNER
 from dlrun.config.check import MODES, SECTIONS, SETTINGS, SWEEP, TRACKER, VALUES, nested_kind
 from dlrun.config.named import AUGMENT
 from dlrun.config.schema_types import REFERENCE, Schema, merged, or_reference, typed
-from dlrun.config.signatures import Signature, is_allowed, public_names, signature, spec_names
+from dlrun.config.signatures import Signature, can_be_own, is_allowed, public_names, signature, spec_names
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.config.yaml_notes import Notes, read_notes
 from dlrun.errors import UserError
@@ -67,6 +67,11 @@ class _Schema:
     def _known(self, target: str) -> str:
         package = target.partition(".")[0]
         if package not in ("dlrun", "torch") and not is_allowed(target):
+            if not can_be_own(package):
+                raise UserError(
+                    f"{target!r} is code of Python itself, which no config may build\n"
+                    "  expected code of dl-run, torch or your own; if you did not write this file, do not run it"
+                )
             raise UserError(
                 f"{target!r} is code of your own\n  expected: DL_RUN_ALLOW={package} dl-run schema ..., "
                 "with its folder in PYTHONPATH"

@@ -6,6 +6,7 @@ A builder's keyword-only parameters are its config keys; the runner passes the p
 
 import ast
 import os
+import sys
 import typing
 from collections.abc import Mapping
 from contextlib import suppress
@@ -32,7 +33,8 @@ class Signature:
     target: the path where it is defined. kind: function or class. positional: annotations of the parameters
     which the runner passes. keys: annotations of the config keys; None accepts any type. net: the class of network
     that a model returns or a task takes. returns: the annotation of a function's result. defaults: of the keys that
-    have one which is written out, such as 0.1.
+    have one which is written out, such as 0.1. called: the parameters of a class's `__call__` or `forward`. has_rest:
+    whether it ends with **rest, which takes no config keys.
     """
 
     target: str
@@ -43,11 +45,18 @@ class Signature:
     net: str = "nn.Module"
     returns: object = None
     defaults: Mapping[str, object] = field(default_factory=dict)
+    called: tuple[str, ...] = ()
+    has_rest: bool = False
 
 
 def is_allowed(target: str) -> bool:
     """Whether a config may name this dotted path of another package: by DL_RUN_ALLOW, or as consent.py states."""
-    return target.partition(".")[0] in ALLOWED or consent.is_allowed(target)
+    return consent.is_within(target, ALLOWED) or consent.is_allowed(target)
+
+
+def can_be_own(package: str) -> bool:
+    """Whether a message may advise to allow this package: it is none of Python's own, such as os, nor torch."""
+    return package not in sys.stdlib_module_names and package not in ("dlrun", "torch")
 
 
 @cache
@@ -69,8 +78,26 @@ def signature(target: str) -> Signature:
         if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
             origin = next(a.name for a in node.names if (a.asname or a.name) == name)
             return signature(f"{imported_from(node, module, source.name == '__init__.py')}.{origin}")
+    if name in _assigned(tree):
+        raise UserError(
+            f"{target!r} is made when {module} runs, and its parameters are read without running it\n"
+            "    expected a def or a class at the top level of the module (in place of partial(f, key=1), f with a key)"
+        )
     names = _public(tree, ast.FunctionDef, ast.ClassDef)
     raise UserError(f"{target!r}: {module} has no {name!r}{nearest(name, names)}")
+
+
+def _assigned(tree: ast.Module) -> set[str]:
+    """Return the names that the module's own statements give to something: part = partial(f), or a def below an if."""
+    names: set[str] = set()
+    for statement in tree.body:
+        if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    names.add(node.id)
+                elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                    names.add(node.name)
+    return names
 
 
 def public_names(module: str, kind: str) -> list[str]:
@@ -99,7 +126,9 @@ def _of_function(node: ast.FunctionDef, kind: str, target: str) -> Signature:
     text = ast.unparse(net) if net else "nn.Module"
     pairs = zip([*positional[split:], *args.kwonlyargs], [*args.defaults, *args.kw_defaults], strict=True)
     defaults = _literals({a.arg: default for a, default in pairs})
-    return Signature(target, kind, positional_types, keys, frozenset(needed), text, returns, defaults)
+    return Signature(
+        target, kind, positional_types, keys, frozenset(needed), text, returns, defaults, has_rest=bool(args.kwarg)
+    )
 
 
 def _inherited(node: ast.ClassDef, tree: ast.Module, module: str, is_package: bool) -> Signature | None:
@@ -107,13 +136,21 @@ def _inherited(node: ast.ClassDef, tree: ast.Module, module: str, is_package: bo
     for base in node.bases:
         origin = origin_of(ast.unparse(base), tree, module, is_package)
         with suppress(UserError):
-            if origin and ((inherited := signature(origin)).keys or inherited.positional):
+            if origin and ((inherited := signature(origin)).keys or inherited.positional or inherited.called):
                 return inherited
     return None
 
 
 def _of_class(node: ast.ClassDef, target: str, base: Signature | None) -> Signature:
-    """Read a constructor, or a dataclass. base: the class that it inherits from, for what it does not name itself."""
+    """Read a class. base: the class that it inherits from, for what it does not name itself."""
+    methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
+    call = methods.get("__call__") or methods.get("forward")
+    called = tuple(arg.arg for arg in call.args.args[1:]) if call else base.called if base else ()
+    return replace(_of_constructor(node, target, base), called=called)
+
+
+def _of_constructor(node: ast.ClassDef, target: str, base: Signature | None) -> Signature:
+    """Read a constructor, or a dataclass."""
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             constructor = _of_function(item, "class", target)
@@ -141,6 +178,7 @@ def _joined(base: Signature, own: Signature) -> Signature:
         required=own.required | base.required - own.keys.keys(),
         net=own.net if "net" in own.positional else base.net,
         defaults={**base.defaults, **own.defaults},
+        has_rest=base.has_rest,
     )
 
 
@@ -164,6 +202,11 @@ def _evaluate(node: ast.expr) -> object:
         return eval(compile(ast.Expression(node), "<annotation>", "eval"), dict(NAMES))
     except (NameError, TypeError, AttributeError):
         return None  # a type defined in its module: not checked here
+
+
+def of_rest(builder: Signature) -> str:
+    """Say why **rest takes no key, for a message about an unknown key; "" if the builder has none."""
+    return "; its ** takes none, since keys are read from the signature: name it after *" if builder.has_rest else ""
 
 
 def accepts(annotation: object, spec_name: str) -> bool:

@@ -82,10 +82,11 @@ def best_settings(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Setting
     """Return the setting with the best mean over its seeds and folds, so that no lucky one decides.
 
     With several goals: the Pareto front, the settings that no other beats in all. Only those settings are compared that
-    have the most finished jobs.
+    have the most finished jobs. They have no other jobs: a refused or failed one is not part of what was measured.
     """
+    ended = [job for job in jobs if job.status == "finished"]
     counts = [
-        (setting, min((len(setting.finished(name)) for name, _ in goals), default=0)) for setting in settings(jobs)
+        (setting, min((len(setting.finished(name)) for name, _ in goals), default=0)) for setting in settings(ended)
     ]
     most = max((count for _, count in counts), default=0)
     scored = [

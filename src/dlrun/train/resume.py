@@ -82,6 +82,8 @@ class ResumedConfig(NamedTuple):
 def read_resumed(folder: Path, request: Request) -> ResumedConfig:
     """Read a run's config, with the request's changes. Raises UserError if a change is not of a RESUMABLE key."""
     changes, places, is_only_moved = {}, {}, True
+    if (allowed := request.config.resume_allow) not in (None, "changes"):
+        raise UserError(f"resume.allow={allowed}: expected changes, or null")
     try:
         saved, names = read_config(folder)
     except UserError as error:

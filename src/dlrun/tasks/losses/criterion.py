@@ -6,9 +6,9 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from dlrun.errors import UserError
+from dlrun.errors import UserError, raised
 from dlrun.tasks import losses
 from dlrun.tasks.targets import Learnable
 
@@ -18,16 +18,20 @@ SEVERAL = ("cross_entropy", "focal", "mse_one_hot", "hinge")
 REAL = ("mse", "mae", "huber")
 
 
-def make_loss(loss: "str | partial[Tensor]", spec: Learnable, label_smoothing: float = 0.0) -> Loss:
+def make_loss(
+    loss: "str | partial[Tensor] | Callable[..., Tensor]", spec: Learnable, label_smoothing: float = 0.0
+) -> Loss:
     """Return the loss. `auto` is cross-entropy, its binary form, or the mean squared error.
 
-    loss: `auto`, or the function with its keys. Raises UserError if it does not fit the data.
+    loss: `auto`, the function with its keys, or an object of the user's own class. Raises UserError if it
+    does not fit the data.
     """
     fitting = TWO if spec.classes == 2 else SEVERAL if spec.classes else REAL
     call = partial(getattr(losses, fitting[0])) if loss == "auto" else loss
     if isinstance(call, str):
         call = partial(getattr(losses, call))
-    name, is_own = call.func.__name__, call.func.__module__ != losses.__name__
+    name, module = _name(call)
+    is_own = module != losses.__name__
     if not is_own and name not in fitting:
         kind = "two classes" if spec.classes == 2 else f"{spec.classes} classes" if spec.classes else "real targets"
         raise UserError(f"task.loss={name} does not fit data with {kind}: expected one of auto, {', '.join(fitting)}")
@@ -39,10 +43,22 @@ def make_loss(loss: "str | partial[Tensor]", spec: Learnable, label_smoothing: f
     return _own(call, spec) if is_own else call
 
 
-def _own(call: "partial[Tensor]", spec: Learnable) -> Loss:
-    """Return a function of the user's own as a loss with `reduction`. Raises UserError if it fails on two samples."""
-    name = f"{call.func.__module__}.{call.func.__name__}"
-    takes_reduction = "reduction" in inspect.signature(call.func).parameters
+def _name(call: Loss) -> tuple[str, str]:
+    """Return the name and module of a function with its keys, or of an object's class."""
+    named = call.func if isinstance(call, partial) else type(call)
+    return named.__name__, named.__module__
+
+
+def _own(call: Loss, spec: Learnable) -> Loss:
+    """Return the user's own as a loss with `reduction`. Raises UserError if it fails on two samples."""
+    name = ".".join(reversed(_name(call)))
+    if isinstance(call, nn.Module) and any(True for _ in (*call.parameters(), *call.buffers())):
+        raise UserError(
+            f"task.loss={name} has parameters or buffers, which no optimizer changes and no checkpoint holds\n"
+            "  expected numbers as keys; a tensor as out.new_tensor(numbers) where it is called"
+        )
+    called = call.forward if isinstance(call, nn.Module) and type(call).__call__ is nn.Module.__call__ else call
+    takes_reduction = "reduction" in inspect.signature(called).parameters
     out = torch.zeros(2, spec.outputs, requires_grad=True)
     y = torch.zeros(2, dtype=torch.int64) if spec.classes else torch.zeros(2, spec.outputs)
     shapes = [(), (2,)] + ([] if spec.classes else [(2, spec.outputs)])
@@ -53,7 +69,7 @@ def _own(call: "partial[Tensor]", spec: Learnable) -> Loss:
     try:
         losses = call(out, y, reduction="none") if takes_reduction else call(out, y)
     except Exception as error:  # the user's code raises anything
-        raise UserError(f"task.loss={name} failed: {type(error).__name__}: {error}\n{expected}") from error
+        raise UserError(f"task.loss={name} raised {raised(error)}\n{expected}") from error
     if not isinstance(losses, Tensor) or tuple(losses.shape) not in shapes or not losses.requires_grad:
         kind = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
         constant = (
