@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from datetime import datetime
 from pathlib import Path
 from statistics import NormalDist
 
@@ -20,6 +21,8 @@ from toys import CPU, make_task
 from dlrun.config.build import build
 from dlrun.data.splits import split_groups, split_random, split_times
 from dlrun.data.table import blocks
+from dlrun.data.table.columns import as_dates, kind_of
+from dlrun.data.table.dates import ambiguity, date_format, parsed
 from dlrun.data.table.encode import encode, learn_column, stacked
 from dlrun.data.table.read import Format, read_table
 from dlrun.data.table.table_file import TableFile
@@ -110,6 +113,49 @@ def test_kinds_of_columns_can_be_set(table):
     data = loaded(table, chosen)
     kinds = data.fitted()["columns"]
     assert "born" not in kinds and (kinds["id"], kinds["age"], kinds["name"]) == ("number", "category", "category")
+
+
+DATES = {  # how 2024-03-04 14:05 is written: the format, and whether day and month may be the other way round
+    "2024-03-04T14:05:00Z": ("%Y-%m-%dT%H:%M:%SZ", False),
+    "2024-03-04T14:05:00.000Z": ("%Y-%m-%dT%H:%M:%S%.fZ", False),
+    "2024-03-04 16:05:00+02:00": ("%Y-%m-%d %H:%M:%S%z", False),
+    "2024-03-04 14:05:00,000": ("%Y-%m-%d %H:%M:%S,%3f", False),
+    "04-03-2024": ("%d-%m-%Y", True),
+    "03/04/2024 02:05 PM": ("%m/%d/%Y %I:%M %p", True),
+    "03/04/24": ("%m/%d/%y", True),
+    "04.03.24": ("%d.%m.%y", False),
+    "04-Mar-2024": ("%d-%b-%Y", False),
+    "March 4, 2024": ("%B %d, %Y", False),
+    "04.03.2024, 14:05": ("%d.%m.%Y, %H:%M", False),
+}
+
+
+@pytest.mark.parametrize("text", DATES)
+def test_usual_dates_are_read_and_their_format_is_shown(text, tmp_path):
+    form, is_ambiguous = DATES[text]
+    others = [text.replace("24", "25"), text]
+    (tmp_path / "x.csv").write_text("d;b\n" + "".join(f'"{others[i % 2]}";{i % 2}\n' for i in range(40)))
+    data = loaded(tmp_path / "x.csv", target="b")
+    assert data.fitted()["columns"] == {"d": form} and data.about["columns"] == f"1 date: d ({form})"
+    assert ("fits every value, too" in data.about.get("dates", "")) == is_ambiguous
+    chosen = loaded(tmp_path / "x.csv", f"++data.types={{d: '{form}'}}", target="b")
+    assert "dates" not in chosen.about  # the user said what is meant
+    wanted = datetime(2024, 3, 4, *((14, 5) if ":" in text else ()))
+    assert parsed(pl.Series([text]), form).to_list() == [wanted]
+
+
+def test_a_later_day_decides_between_day_and_month():
+    texts = pl.Series("d", [f"{i % 12 + 1:02}/03/2024" for i in range(200)] + ["31/03/2024"])
+    assert date_format(texts) == "%d/%m/%Y" and not ambiguity(parsed(texts, "%d/%m/%Y"), "%d/%m/%Y")
+
+
+def test_a_year_of_two_digits_is_no_year_of_four():
+    """A table of years of four digits with one of two: not the year 24, but a mistake."""
+    column = pl.Series("d", ["01.02.2024"] * 30 + ["01.02.24"])
+    with pytest.raises(UserError, match="row 30: d is '01.02.24'\n  expected a date, written as %d.%m.%Y"):
+        kind_of(column, None, lambda row: f"row {row}")
+    zone = pl.Series("d", [datetime(2024, 1, 1)]).dt.replace_time_zone("Europe/Berlin")
+    assert as_dates(zone, "date", str).to_list() == [datetime(2023, 12, 31, 23)]
 
 
 def test_statistics_are_of_train_only(table):

@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import polars as pl
 
+from dlrun.data.table.dates import date_format, parsed
 from dlrun.errors import DataError, UserError, nearest, printable, some
 
 RowName = Callable[[int], str]  # names a row of the table, for messages
 KINDS = ("number", "boolean", "category", "date", "text")
-DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y%m%dT%H%M%S")
-TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", "T%H:%M:%S", "T%H:%M", "T%H:%M:%S%.f", "T%H:%M:%S%.f%z")
-FORMATS = tuple(date + time for date in DATES for time in TIMES)
-MOSTLY = 0.9  # from this share of numbers or dates on, a text column is one of them with mistakes in it
+MOSTLY = 0.9  # from this share of numbers on, a text column is one of them with mistakes in it
 SAMPLED = 10_000  # texts, about, that decide whether a column is one of numbers
 MOST_LEVELS = 10_000
 FEW = 20  # at most this number of different texts are a category, even in a short table
@@ -50,8 +48,8 @@ def kind_of(column: pl.Series, chosen: str | None, row_name: RowName) -> tuple[p
     that the user chose. Raises DataError for mixed values.
     """
     column, kind = _of_kind(column, chosen, row_name) if chosen else _found(column, row_name)
-    is_unwanted = kind == "text" and chosen is not None
-    return column, kind, "data.types" if is_unwanted else _useless(column, kind, chosen is not None)
+    is_unwanted = kind == "text" and bool(chosen)
+    return column, kind, "data.types" if is_unwanted else _useless(column, kind, bool(chosen))
 
 
 def _found(column: pl.Series, row_name: RowName) -> tuple[pl.Series, str]:
@@ -158,27 +156,6 @@ def _parsed_each(column: pl.Series, form: str) -> pl.Series:
     if not isinstance(column.dtype, pl.Enum) or not len(column.dtype.categories):
         return parsed(column.cast(pl.String), form)
     return parsed(column.dtype.categories, form).gather(column.to_physical()).alias(column.name)
-
-
-def parsed(texts: pl.Series, form: str) -> pl.Series:
-    """Parse texts by a format, to datetimes; null where that fails."""
-    if not re.search("%[HMST]", form):
-        return texts.str.to_date(form, strict=False).cast(pl.Datetime("us"))
-    dates = texts.str.to_datetime(form, strict=False, time_unit="us")
-    return dates.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if "%z" in form else dates
-
-
-def date_format(values: pl.Series) -> str:
-    """Return the first of FORMATS that fits most of the texts, or "" if there is none."""
-    if not len(values) or not values[0][:1].isdigit() or "".join(filter(str.isdigit, values[0])) == values[0]:
-        return ""
-    first = values.head(100).cast(pl.String)
-    fitting = {form: 1 - parsed(first, form).null_count() / len(first) for form in FORMATS}
-    fitting = {form: share for form, share in fitting.items() if share >= MOSTLY}
-    if len(fitting) > 1:  # day and month may be mistaken for each other in the first values
-        texts = values.cast(pl.String)
-        fitting = {form: 1 - parsed(texts, form).null_count() / len(texts) for form in fitting}
-    return max(fitting, key=lambda form: fitting[form], default="")
 
 
 def _useless(column: pl.Series, kind: str, is_chosen: bool) -> str:
