@@ -431,6 +431,7 @@ BAD = {
     "not utf-8": (b"a,b\n1,x\n2,\xff\n", [], "line 3: the byte 0xff is not utf-8"),
     "an encoding": ("a,b\n1,2\n", ["data.encoding=klingon"], "there is no such encoding"),
     "beyond float32": ("a,b\n1.5,2\n1e39,3\n" + 9 * "0,2\n1,3\n", [], "a finite number, at most 3.4e"),
+    "too many digits": ("a,b\n" + 30 * "1,2\n" + f"{10**50},3\n", [], r"line 32: a is '1000.*\n.*drop=\[a\]', or set"),
     "a target beyond float32": ("b,a\n" + 9 * "1.5,3\n" + "-1e39,2\n", [], "line 11: b is .*\\n.*, at most 3.4e"),
     "a pattern": ("^a$,b\n1,2\n2,3\n", [], "a column is named '.a.', which polars takes for a pattern"),
     "a codec": ("a,b\n1,2\n", ["data.encoding=hex"], "there is no such encoding"),
@@ -462,6 +463,14 @@ def test_bad_tables_are_refused(case, tmp_path):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=expected):
         make(path, *keys, target="b").load(CPU)
+
+
+def test_numbers_of_too_many_digits_may_be_left_out_or_a_category(tmp_path):
+    lines = "".join(f"{10**50 + i // 4},{i % 7},{i % 2}\n" for i in range(40))
+    (tmp_path / "x.csv").write_text("card,a,b\n" + lines)
+    assert loaded(tmp_path / "x.csv", "data.drop=[card]", target="b").about["left out"].startswith("card (data.drop)")
+    chosen = loaded(tmp_path / "x.csv", "++data.types={card: category}", target="b")
+    assert set(chosen.fitted()["categories"][0]["levels"]) <= {str(10**50 + i) for i in range(10)}
 
 
 def test_a_given_split_without_targets_is_refused(tmp_path):

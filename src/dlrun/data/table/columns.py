@@ -55,10 +55,14 @@ def kind_of(column: pl.Series, chosen: str | None, row_name: RowName) -> tuple[p
 def _found(column: pl.Series, row_name: RowName) -> tuple[pl.Series, str]:
     """Find the kind of a column from its type and, if that is text, from its values."""
     name = column.name
+    advice = (
+        f": correct it, write 'data.missing=[...]' if it means no value, leave it out with 'data.drop=[{name}]', or "
+        f"set data.types.{name}=category"
+    )
     if column.dtype == pl.Boolean:
         return column, "boolean"
     if column.dtype.is_numeric():
-        return as_numbers(column, row_name), "number"
+        return as_numbers(column, row_name, advice), "number"
     if column.dtype in (pl.Date, pl.Datetime):
         return column, "date"
     if column.dtype == pl.Categorical:
@@ -68,7 +72,6 @@ def _found(column: pl.Series, row_name: RowName) -> tuple[pl.Series, str]:
     values = column.drop_nulls()
     some_values = values.gather_every(max(1, len(values) // SAMPLED)).cast(pl.String)
     if len(values) and share_of_numbers(some_values) >= MOSTLY:
-        advice = f": correct it, write 'data.missing=[...]' if it means no value, or data.types.{name}=category"
         return as_numbers(column, row_name, advice), "number"
     if form := date_format(values):
         return as_dates(column, form, row_name), form
@@ -107,9 +110,8 @@ def as_numbers(column: pl.Series, row_name: RowName, advice: str = "") -> pl.Ser
         raise _misfit(column, numbers.is_null() & column.is_not_null(), "a number" + advice, row_name)
     numbers = numbers.fill_nan(None) if numbers.is_nan().any() else numbers
     if max(-(numbers.min() or 0), numbers.max() or 0) > LARGEST:
-        raise _misfit(
-            column, numbers.abs() > LARGEST, f"a finite number, at most {LARGEST:.3g}, the largest of float32", row_name
-        )
+        expected = f"a finite number, at most {LARGEST:.3g} (the largest of float32)"
+        raise _misfit(column, numbers.abs() > LARGEST, expected + advice, row_name)
     return numbers
 
 

@@ -102,7 +102,9 @@ def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl
             except pl.exceptions.ComputeError as error:
                 if MISFIT not in str(error):
                     raise
-                frame = scan(infer_schema_length=None).collect()
+                found = scan(infer_schema_length=None).collect_schema()
+                too_long = {name: pl.String for name, kind in found.items() if kind == pl.Int128}
+                frame = scan(infer_schema_length=None, schema_overrides={**chosen, **too_long}).collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         raise _refused(text, error) from None
     frame.columns = text.names
