@@ -89,7 +89,10 @@ def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
     if isinstance(spec, Columns):
         yield _rows_of_table(run, x)
     elif isinstance(spec, Tokens):
-        texts = [x] if isinstance(x, str) else list(files.texts([str(x)])) if isinstance(x, PathLike) else list(x)
+        if isinstance(x, PathLike):
+            texts: list = list(files.texts_as_trained([str(x)], run.config["data"]))
+        else:
+            texts = [x] if isinstance(x, str) else list(x)
         texts = [text[1] if isinstance(text, tuple) else text for text in texts]
         if wrong := next((text for text in texts if not isinstance(text, str)), None):
             raise UserError(
