@@ -220,6 +220,20 @@ def test_every_format_gives_the_same_rows(form, table, tmp_path):
     assert all(a.equal(b) for a, b in zip(split_of(one, "test"), split_of(other, "test"), strict=True))
 
 
+@pytest.mark.parametrize(
+    "word, sign", [("semicolon", ";"), ("\\t", "\t"), ("space", " "), ('":"', ":"), ("'\",\"'", None)]
+)
+def test_a_separator_may_be_a_word(word, sign, tmp_path):
+    """Values that hold more of the other signs than there are separators."""
+    if sign is None:
+        with pytest.raises(UserError, match="expected comma, semicolon, tab, bar, space or one character in quotes"):
+            make(tmp_path / "x.csv", f"data.separator={word}")
+        return
+    lines = "".join(f"{i % 3},{i % 3},1|{i % 3}{sign}{i % 2}\n" for i in range(40))
+    (tmp_path / "x.csv").write_text(f"a,c,d|e{sign}b\n" + lines)
+    assert list(loaded(tmp_path / "x.csv", f"data.separator={word}", target="b").fitted()["columns"]) == ["a,c,d|e"]
+
+
 @pytest.mark.parametrize("shares", [(0.6, 0.2, 0.2), (0.34, 0.33, 0.33), (0.9, 0.05, 0.05)])
 @pytest.mark.parametrize("folds", [0, 3])
 def test_splits_divide_the_rows(shares, folds):
@@ -437,7 +451,7 @@ BAD = {
     "a codec": ("a,b\n1,2\n", ["data.encoding=hex"], "there is no such encoding"),
     "a codec that decodes nothing": ("a,b\n1,2\n", ["data.encoding=undefined"], "is not undefined"),
     "half a letter": (b"a,b\n\\ud800,2\n", ["data.encoding=unicode_escape"], "is not unicode_escape"),
-    "a quote as separator": ("a,b\n1,2\n", ["data.separator='\"'"], "expected one character"),
+    "a quote as separator": ("a,b\n1,2\n", ["data.separator='\"'"], "space or one character"),
     "a name in another encoding": (b"a\xff,b\n1,2\n", [], "line 1: the byte 0xff is not utf-8"),
     "few rows": ("a,b\n1,2\n2,3\n", [], "cannot fill the splits|no class has 3 rows, one for each"),
     "one group": ("a,b,g\n" + 9 * "1,2.5,x\n2,3.5,x\n", ["data.group=g"], "1 group cannot fill the splits"),
