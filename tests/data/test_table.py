@@ -459,6 +459,10 @@ BAD = {
     "a time in words": ("a,b,t\n" + 9 * "1,2.5,x\n2,3.5,y\n", ["data.time=t"], "no dates and no numbers"),
     "negative weight": ("a,b,w\n" + 9 * "1,2.5,1\n2,3.5,-1\n", ["data.weights=w"], "the weight w is -1"),
     "nothing to learn from": ("a,b\n" + 9 * "1,2\n1,3\n", [], r"no column to learn from: a \(always 1\)"),
+    "only the target": ("b\n" + 9 * "1\n2\n", [], "no column to learn from: it has only the target\n"),
+    "only the target and a dropped column": ("a,b\n" + 9 * "1,2\n2,3\n", ["data.drop=[a]"], r"from: a \(data.drop\)"),
+    "a decimal comma": ("a;b\n" + "".join(f"1,{i};{i % 2}\n" for i in range(60)), [], "comma, such as '1,0': expe"),
+    "a target with a comma": ("a;b\n" + 9 * "1;1,5\n2;2,5\n", ["data.learn=regression"], "'1,5'\n  expe.* not with a"),
     "a kind": ("a,b\n1,2\n2,3\n", ["++data.types={a: float}"], "data.types.a=float"),
     "a typed column": ("a,b\n1,2\n2,3\n", ["++data.types={c: number}"], "data.types=c: .* no such column"),
     "words as targets": ("a,b\n" + 9 * "1,x\n2,y\n", ["data.learn=regression"], "b is 'x'\n  expected a number"),
@@ -477,6 +481,13 @@ def test_bad_tables_are_refused(case, tmp_path):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=expected):
         make(path, *keys, target="b").load(CPU)
+
+
+def test_the_first_word_among_numbers_is_named(tmp_path):
+    lines = "".join(f"{i if i % 5 != 4 else f'unknown{i}'},{i % 7},{i % 2}\n" for i in range(100))
+    (tmp_path / "x.csv").write_text("a,c,b\n" + lines)
+    reason = loaded(tmp_path / "x.csv", target="b").about["left out"]
+    assert reason.endswith(f"; 80% are numbers, but {tmp_path / 'x.csv'}, line 6 has 'unknown4')")
 
 
 def test_numbers_of_too_many_digits_may_be_left_out_or_a_category(tmp_path):

@@ -60,9 +60,11 @@ def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str
         columns = dict(zip(names, threads.map(learn, map(frame.drop_in_place, names)), strict=True))
     left_out = {name: column.reason for name, column in columns.items() if column.reason}
     found = {name: column for name, column in columns.items() if not column.reason}
+    not_learned = describe_left_out(left_out | {name: role for name, role in roles.items() if role})
     if not found:
         raise DataError(
-            f"{where} has no column to learn from: {describe_left_out(left_out)}\n  expected numbers or categories"
+            f"{where} has no column to learn from: {not_learned or 'it has only the target'}\n"
+            "  expected numbers or categories"
         )
     encoding = {
         "columns": {name: column.kind for name, column in found.items()},
@@ -72,7 +74,7 @@ def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str
     }
     about |= {
         "columns": describe_columns(encoding),
-        "left out": describe_left_out(left_out | {n: r for n, r in roles.items() if r}),
+        "left out": not_learned,
     }
     about["dates"] = "; ".join(column.note for column in found.values() if column.note)
     about["unseen"] = "; ".join(f"{name}: {column.unseen}" for name, column in found.items() if column.unseen)
