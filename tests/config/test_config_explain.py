@@ -74,6 +74,7 @@ WRONG = {
     "seed=" + "1" * 5000: "...: a number of more than 4,300 digits\n  expected a smaller one",
     "trainer.epochs=${oc.env:NO}": "trainer.epochs: NO is not set in the environment\n  expected NO=... dl-run ..., or",
     "seed=${oc.decode:${oc.env:N}}": "around a value with one ${...} in another: 'seed=\"${oc.decode:${oc.env:N}}\"'",
+    "init=;": "expected quotes around it, and others for the shell: 'init=\";\"'",
 }
 
 

@@ -124,6 +124,17 @@ def test_rows_are_put_in_order_and_gaps_break_windows(tmp_path):
     assert skipping.size("train") == ordered.size("train") + 7
 
 
+def test_day_and_month_of_the_time_may_be_chosen(tmp_path):
+    """Twelve days at most in a month: 2/1 comes after 1/2 with the month first, before it with the day first."""
+    days = [f"{1 + i // 10:02d}/{1 + i % 10:02d}/2024" for i in range(100)]
+    rows = [row | {"date": day} for row, day in zip(weather(), days, strict=True)]
+    keys = ["data.target=t", "data.time=date", "data.gaps=skip", "data.window=4"]
+    data = loaded(write(tmp_path / "x.csv", rows), *keys)
+    assert "date is read as %m/%d/%Y, but %d/%m/%Y fits" in data.about["dates"] and "order" not in data.about
+    chosen = loaded(tmp_path / "x.csv", *keys, "++data.types={date: '%d/%m/%Y'}")
+    assert "dates" not in chosen.about and "order" in chosen.about
+
+
 def test_several_series_are_split_each_by_time(tmp_path):
     rows = [row | {"town": town} for town in ("A", "B") for row in weather(40)]
     data = loaded(write(tmp_path / "a.csv", rows), *WEATHER, "data.series=town")

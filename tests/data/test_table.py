@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from datetime import datetime
 from pathlib import Path
 from statistics import NormalDist
 
@@ -20,6 +21,8 @@ from toys import CPU, make_task
 from dlrun.config.build import build
 from dlrun.data.splits import split_groups, split_random, split_times
 from dlrun.data.table import blocks
+from dlrun.data.table.columns import as_dates, kind_of
+from dlrun.data.table.dates import ambiguity, date_format, parsed
 from dlrun.data.table.encode import encode, learn_column, stacked
 from dlrun.data.table.read import Format, read_table
 from dlrun.data.table.table_file import TableFile
@@ -112,6 +115,49 @@ def test_kinds_of_columns_can_be_set(table):
     assert "born" not in kinds and (kinds["id"], kinds["age"], kinds["name"]) == ("number", "category", "category")
 
 
+DATES = {  # how 2024-03-04 14:05 is written: the format, and whether day and month may be the other way round
+    "2024-03-04T14:05:00Z": ("%Y-%m-%dT%H:%M:%SZ", False),
+    "2024-03-04T14:05:00.000Z": ("%Y-%m-%dT%H:%M:%S%.fZ", False),
+    "2024-03-04 16:05:00+02:00": ("%Y-%m-%d %H:%M:%S%z", False),
+    "2024-03-04 14:05:00,000": ("%Y-%m-%d %H:%M:%S,%3f", False),
+    "04-03-2024": ("%d-%m-%Y", True),
+    "03/04/2024 02:05 PM": ("%m/%d/%Y %I:%M %p", True),
+    "03/04/24": ("%m/%d/%y", True),
+    "04.03.24": ("%d.%m.%y", False),
+    "04-Mar-2024": ("%d-%b-%Y", False),
+    "March 4, 2024": ("%B %d, %Y", False),
+    "04.03.2024, 14:05": ("%d.%m.%Y, %H:%M", False),
+}
+
+
+@pytest.mark.parametrize("text", DATES)
+def test_usual_dates_are_read_and_their_format_is_shown(text, tmp_path):
+    form, is_ambiguous = DATES[text]
+    others = [text.replace("24", "25"), text]
+    (tmp_path / "x.csv").write_text("d;b\n" + "".join(f'"{others[i % 2]}";{i % 2}\n' for i in range(40)))
+    data = loaded(tmp_path / "x.csv", target="b")
+    assert data.fitted()["columns"] == {"d": form} and data.about["columns"] == f"1 date: d ({form})"
+    assert ("fits every value, too" in data.about.get("dates", "")) == is_ambiguous
+    chosen = loaded(tmp_path / "x.csv", f"++data.types={{d: '{form}'}}", target="b")
+    assert "dates" not in chosen.about  # the user said what is meant
+    wanted = datetime(2024, 3, 4, *((14, 5) if ":" in text else ()))
+    assert parsed(pl.Series([text]), form).to_list() == [wanted]
+
+
+def test_a_later_day_decides_between_day_and_month():
+    texts = pl.Series("d", [f"{i % 12 + 1:02}/03/2024" for i in range(200)] + ["31/03/2024"])
+    assert date_format(texts) == "%d/%m/%Y" and not ambiguity(parsed(texts, "%d/%m/%Y"), "%d/%m/%Y")
+
+
+def test_a_year_of_two_digits_is_no_year_of_four():
+    """A table of years of four digits with one of two: not the year 24, but a mistake."""
+    column = pl.Series("d", ["01.02.2024"] * 30 + ["01.02.24"])
+    with pytest.raises(UserError, match="row 30: d is '01.02.24'\n  expected a date, written as %d.%m.%Y"):
+        kind_of(column, None, lambda row: f"row {row}")
+    zone = pl.Series("d", [datetime(2024, 1, 1)]).dt.replace_time_zone("Europe/Berlin")
+    assert as_dates(zone, "date", str).to_list() == [datetime(2023, 12, 31, 23)]
+
+
 def test_statistics_are_of_train_only(table):
     data = loaded(table, target="spent")
     x, y = split_of(data, "train")
@@ -172,6 +218,20 @@ def test_every_format_gives_the_same_rows(form, table, tmp_path):
     one, other = loaded(table, target="spent"), loaded(path, *keys, target="spent")
     assert one.spec == other.spec
     assert all(a.equal(b) for a, b in zip(split_of(one, "test"), split_of(other, "test"), strict=True))
+
+
+@pytest.mark.parametrize(
+    "word, sign", [("semicolon", ";"), ("\\t", "\t"), ("space", " "), ('":"', ":"), ("'\",\"'", None)]
+)
+def test_a_separator_may_be_a_word(word, sign, tmp_path):
+    """Values that hold more of the other signs than there are separators."""
+    if sign is None:
+        with pytest.raises(UserError, match="expected comma, semicolon, tab, bar, space or one character in quotes"):
+            make(tmp_path / "x.csv", f"data.separator={word}")
+        return
+    lines = "".join(f"{i % 3},{i % 3},1|{i % 3}{sign}{i % 2}\n" for i in range(40))
+    (tmp_path / "x.csv").write_text(f"a,c,d|e{sign}b\n" + lines)
+    assert list(loaded(tmp_path / "x.csv", f"data.separator={word}", target="b").fitted()["columns"]) == ["a,c,d|e"]
 
 
 @pytest.mark.parametrize("shares", [(0.6, 0.2, 0.2), (0.34, 0.33, 0.33), (0.9, 0.05, 0.05)])
@@ -460,12 +520,13 @@ BAD = {
     "not utf-8": (b"a,b\n1,x\n2,\xff\n", [], "line 3: the byte 0xff is not utf-8"),
     "an encoding": ("a,b\n1,2\n", ["data.encoding=klingon"], "there is no such encoding"),
     "beyond float32": ("a,b\n1.5,2\n1e39,3\n" + 9 * "0,2\n1,3\n", [], "a finite number, at most 3.4e"),
+    "too many digits": ("a,b\n" + 30 * "1,2\n" + f"{10**50},3\n", [], r"line 32: a is '1000.*\n.*drop=\[a\]', or set"),
     "a target beyond float32": ("b,a\n" + 9 * "1.5,3\n" + "-1e39,2\n", [], "line 11: b is .*\\n.*, at most 3.4e"),
     "a pattern": ("^a$,b\n1,2\n2,3\n", [], "a column is named '.a.', which polars takes for a pattern"),
     "a codec": ("a,b\n1,2\n", ["data.encoding=hex"], "there is no such encoding"),
     "a codec that decodes nothing": ("a,b\n1,2\n", ["data.encoding=undefined"], "is not undefined"),
     "half a letter": (b"a,b\n\\ud800,2\n", ["data.encoding=unicode_escape"], "is not unicode_escape"),
-    "a quote as separator": ("a,b\n1,2\n", ["data.separator='\"'"], "expected one character"),
+    "a quote as separator": ("a,b\n1,2\n", ["data.separator='\"'"], "space or one character"),
     "a name in another encoding": (b"a\xff,b\n1,2\n", [], "line 1: the byte 0xff is not utf-8"),
     "few rows": ("a,b\n1,2\n2,3\n", [], "cannot fill the splits|no class has 3 rows, one for each"),
     "one group": ("a,b,g\n" + 9 * "1,2.5,x\n2,3.5,x\n", ["data.group=g"], "1 group cannot fill the splits"),
@@ -473,6 +534,10 @@ BAD = {
     "a time in words": ("a,b,t\n" + 9 * "1,2.5,x\n2,3.5,y\n", ["data.time=t"], "no dates and no numbers"),
     "negative weight": ("a,b,w\n" + 9 * "1,2.5,1\n2,3.5,-1\n", ["data.weights=w"], "the weight w is -1"),
     "nothing to learn from": ("a,b\n" + 9 * "1,2\n1,3\n", [], r"no column to learn from: a \(always 1\)"),
+    "only the target": ("b\n" + 9 * "1\n2\n", [], "no column to learn from: it has only the target\n"),
+    "only the target and a dropped column": ("a,b\n" + 9 * "1,2\n2,3\n", ["data.drop=[a]"], r"from: a \(data.drop\)"),
+    "a decimal comma": ("a;b\n" + "".join(f"1,{i};{i % 2}\n" for i in range(60)), [], "comma, such as '1,0': expe"),
+    "a target with a comma": ("a;b\n" + 9 * "1;1,5\n2;2,5\n", ["data.learn=regression"], "'1,5'\n  expe.* not with a"),
     "a kind": ("a,b\n1,2\n2,3\n", ["++data.types={a: float}"], "data.types.a=float"),
     "a typed column": ("a,b\n1,2\n2,3\n", ["++data.types={c: number}"], "data.types=c: .* no such column"),
     "words as targets": ("a,b\n" + 9 * "1,x\n2,y\n", ["data.learn=regression"], "b is 'x'\n  expected a number"),
@@ -491,6 +556,21 @@ def test_bad_tables_are_refused(case, tmp_path):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=expected):
         make(path, *keys, target="b").load(CPU)
+
+
+def test_the_first_word_among_numbers_is_named(tmp_path):
+    lines = "".join(f"{i if i % 5 != 4 else f'unknown{i}'},{i % 7},{i % 2}\n" for i in range(100))
+    (tmp_path / "x.csv").write_text("a,c,b\n" + lines)
+    reason = loaded(tmp_path / "x.csv", target="b").about["left out"]
+    assert reason.endswith(f"; 80% are numbers, but {tmp_path / 'x.csv'}, line 6 has 'unknown4')")
+
+
+def test_numbers_of_too_many_digits_may_be_left_out_or_a_category(tmp_path):
+    lines = "".join(f"{10**50 + i // 4},{i % 7},{i % 2}\n" for i in range(40))
+    (tmp_path / "x.csv").write_text("card,a,b\n" + lines)
+    assert loaded(tmp_path / "x.csv", "data.drop=[card]", target="b").about["left out"].startswith("card (data.drop)")
+    chosen = loaded(tmp_path / "x.csv", "++data.types={card: category}", target="b")
+    assert set(chosen.fitted()["categories"][0]["levels"]) <= {str(10**50 + i) for i in range(10)}
 
 
 def test_a_given_split_without_targets_is_refused(tmp_path):

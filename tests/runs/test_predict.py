@@ -12,7 +12,7 @@ import torch
 from finished_runs import FAMILIES, untrained, write_texts
 from PIL import Image
 
-from dlrun.runs import input_rows
+from dlrun.runs import input_rows, inputs
 from dlrun.runs.cli import main
 from dlrun.spec import Table
 from dlrun.train.finished import FinishedRun
@@ -128,6 +128,18 @@ def test_texts_in_a_table_are_predicted(predict, runs, tmp_path):
     code, _, err = predict(runs("texts"), "two.csv")
     assert code == 2 and "two.csv:1: 2 columns, and the first line names none of them text" in err
     assert "gone.csv: there is no such file" in predict(runs("texts"), "gone.csv")[2]
+
+
+@pytest.mark.parametrize("content, keys, wanted", [
+    ("label,message body\nspam,buy now\nham,see you\n", {}, ["buy now", "see you"]),
+    ("kind,message body\nspam,buy now\nham,see you\n", {"label_column": "kind"}, ["buy now", "see you"]),
+    ("text,spam\nsee you,ham\n", {"header": False}, ["text", "see you"]),
+    ("buy now\nsee you\n", {"header": False}, ["buy now", "see you"]),
+    ("id,body,note\n1,buy now,x\n", {"text_column": "body"}, ["buy now"]),
+])  # fmt: skip
+def test_texts_are_found_in_a_table_as_in_training(content, keys, wanted, tmp_path):
+    (tmp_path / "mail.csv").write_text(content)
+    assert [text for _, text in inputs.texts_as_trained([str(tmp_path / "mail.csv")], {"source": keys})] == wanted
 
 
 def test_binary_files_are_refused_as_texts(predict, runs, tmp_path):

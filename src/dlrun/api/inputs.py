@@ -90,8 +90,11 @@ def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
         yield _rows_of_table(run, x)
     elif isinstance(spec, Tokens):
         expected = "a text, a list of texts, or a Path of a .txt or .csv file"
-        is_one, is_file = isinstance(x, str), isinstance(x, PathLike)
-        texts = [x] if is_one else list(files.texts([str(x)])) if is_file else _several(x, "text", expected)
+        texts: list[Any]
+        if isinstance(x, PathLike):
+            texts = list(files.texts_as_trained([str(x)], run.config["data"]))
+        else:
+            texts = [x] if isinstance(x, str) else _several(x, "text", expected)
         texts = [text[1] if isinstance(text, tuple) else text for text in texts]
         for text in texts:
             if not isinstance(text, str):

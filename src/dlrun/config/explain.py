@@ -114,6 +114,11 @@ def _unreadable(override: str) -> str:
             f"cannot read the value in {override!r}\n"
             f"  expected quotes around a value with one ${{...}} in another: {in_quotes}"
         )
+    if re.fullmatch(r"[^\w\s\"'\\$(){}\[\]]+", value):  # signs only, such as a separator
+        in_quotes = shlex.quote(f'{key}="{value}"')
+        return (
+            f"cannot read the value in {override!r}\n  expected quotes around it, and others for the shell: {in_quotes}"
+        )
     return (
         f"cannot read the value in {override!r}\n"
         "  expected a number, a word, a list such as 'model.hidden=[64,32]', or quoted text: 'init=\"my, run\"'\n"

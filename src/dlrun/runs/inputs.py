@@ -6,14 +6,14 @@ Each reader yields (name, value) one by one, so that any number of inputs can be
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dlrun.data.csv_rows import TEXTS, Column, columns_of, read_rows
+from dlrun.data.csv_rows import LABELS, TEXTS, Column, columns_of, read_rows
 from dlrun.data.images.csv_list import ListFormat, listed_paths, resolve
 from dlrun.data.images.decode import MAX_PIXELS, odd_files, open_image
 from dlrun.data.images.decode import read as read_resized
@@ -149,10 +149,19 @@ def _channels(count: int) -> str:
     return f"{count} channel{'s' if count > 1 else ''}"
 
 
-def texts(arguments: list[str], column: str | None = None) -> Iterator[tuple[str, str]]:
+def texts_as_trained(arguments: list[str], data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (name, text), of tables as the run's own was read. data: its section of the run's config."""
+    source = data.get("source") or {}
+    return texts(arguments, source.get("text_column"), source.get("label_column"), source.get("header", True))
+
+
+def texts(
+    arguments: list[str], column: str | None = None, label: str | None = None, has_header: bool = True
+) -> Iterator[tuple[str, str]]:
     """Yield (name, text): typed texts, whole .txt files, also of folders, rows of a .csv, lines of standard input.
 
-    column: of the texts in the run's own .csv, if it was chosen.
+    column, label: of the texts and labels in the run's own .csv, if they were chosen. has_header: whether its first
+    line names the columns. Others are read in the same way.
     """
     for text in arguments:
         if text == STDIN:
@@ -171,7 +180,7 @@ def texts(arguments: list[str], column: str | None = None) -> Iterator[tuple[str
                 except DataError as error:
                     leave_out(str(error))
         elif os.path.isfile(text) and text.lower().endswith((".csv", ".tsv")):
-            yield from _csv_texts(text, column)
+            yield from _csv_texts(text, column, label, has_header)
         elif os.path.isfile(text):
             yield text, decode(_text_file(Path(text)))[0]  # decoded as in training
         elif text.lower().endswith((".txt", ".csv", ".tsv", *NO_TEXTS)):
@@ -191,12 +200,17 @@ def _text_file(path: Path) -> bytes:
     return content
 
 
-def _csv_texts(name: str, chosen: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the texts of a table: its only column, or that of the run's training data, or one named like a text."""
+def _csv_texts(name: str, chosen: str | None, label: str | None, has_header: bool) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a table: its only column, or that which training would read."""
     rows = read_rows(Path(name), "replace")
     if not rows:
         return
-    if chosen is None and not {cell.strip().lower() for cell in rows[0][1]} & set(TEXTS):
+    text, width = Column("data.source.text_column", chosen, TEXTS), len(rows[0][1])
+    wanted, labels = [text], {label} if label else set(LABELS)
+    names = {cell.strip() if label else cell.strip().lower() for cell in rows[0][1]}
+    if width > 1 and (not has_header or width == 2 and names & labels):  # the text is the one that is no label
+        wanted.append(Column("data.source.label_column", label, LABELS))
+    elif chosen is None and not {cell.strip().lower() for cell in rows[0][1]} & set(TEXTS):
         if wide := next(((line, cells) for line, cells in rows if len(cells) > 1), None):
             raise UserError(
                 f"{name}:{wide[0]}: {counted(len(wide[1]), 'column')}, and the first line names none of them text\n"
@@ -204,5 +218,5 @@ def _csv_texts(name: str, chosen: str | None) -> Iterator[tuple[str, str]]:
             )
         yield from ((f"{name}:{line}", cells[0]) for line, cells in rows)
         return
-    for line, (text,) in columns_of(Path(name), rows, [Column("data.source.text_column", chosen, TEXTS)], True):
-        yield f"{name}:{line}", text
+    for line, cells in columns_of(Path(name), rows, wanted, has_header):
+        yield f"{name}:{line}", cells[0]

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from dlrun.data.table.columns import RowName, as_dates, as_numbers, as_texts, kind_of
+from dlrun.data.table.dates import ambiguity
 from dlrun.data.table.prepare import NamedFrame, check_columns
 from dlrun.errors import DataError, counted
 
@@ -39,8 +40,12 @@ def ordered(part: NamedFrame, series: str | None, time: str | None, skip_gaps: b
     names = as_texts(frame[series]).fill_null("").to_list() if series else [""]
     order = {name: i for i, name in enumerate(dict.fromkeys(names))}
     ids = np.array([order[name] for name in names], np.int32) if series else np.zeros(frame.height, np.int32)
-    times = _times(frame.drop_in_place(time), row_name) if time else np.arange(frame.height)
-    about = {}
+    about: dict[str, str] = {}
+    if time:
+        times, note = _times(frame.drop_in_place(time), row_name)
+        about |= {"dates": note} if note else {}
+    else:
+        times = np.arange(frame.height)
     if not _is_ordered(ids, times):
         rows = np.lexsort((times, ids))
         frame, ids, times = frame[rows], ids[rows], times[rows]
@@ -75,7 +80,8 @@ def _moved(rows: Array, row_name: RowName, row: int) -> str:
     return row_name(int(rows[row]))
 
 
-def _times(column: pl.Series, row_name: RowName) -> Array:
+def _times(column: pl.Series, row_name: RowName) -> tuple[Array, str]:
+    """Return times as numbers, and a note if day and month may be the other way round."""
     column, kind, _ = kind_of(column, None, row_name)
     if kind in ("boolean", "category", "text"):
         raise DataError(
@@ -86,4 +92,4 @@ def _times(column: pl.Series, row_name: RowName) -> Array:
     if times.null_count():
         row = int(times.is_null().arg_max() or 0)
         raise DataError(f"{row_name(row)}: no value of data.time={column.name}\n  expected one in every row")
-    return times.to_physical().to_numpy()
+    return times.to_physical().to_numpy(), ambiguity(times, kind) if "%" in kind else ""

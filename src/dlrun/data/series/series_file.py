@@ -17,7 +17,7 @@ from dlrun.data.series.naive import baselines
 from dlrun.data.series.order import ordered
 from dlrun.data.series.prepare import Prepared, WindowSettings, form_like, prepare, prepare_like
 from dlrun.data.series.windows import ResidentWindows, Windowing
-from dlrun.data.table.columns import check_kinds
+from dlrun.data.table.columns import RowName, check_kinds, kind_of
 from dlrun.data.table.encode import encode, names
 from dlrun.data.table.encoded import Encoded
 from dlrun.data.table.prepare import NamedFrame, check_columns
@@ -161,11 +161,11 @@ class SeriesFile(Encoded):
 
         content: of the file, if it is not stored at `path`. Raises DataError for a lacking column or a short series.
         """
-        frame, origin = read_table(path, self.form, "*", content, self.settings.time)
+        frame, origin = read_table(path, self.form, "*", content, self._found_time())
         encoding, length = self.fitted(), self.fitted()["length"]
         check_columns(frame.columns, list(encoding["columns"]), origin.row_name)
         rows = ordered(
-            NamedFrame(frame, origin.row_name), self.settings.group, self.settings.time, self.windows.skip_gaps
+            self._timed(frame, origin.row_name), self.settings.group, self.settings.time, self.windows.skip_gaps
         )
         values = torch.from_numpy(encode(rows.frame, encoding, rows.row_name))
         found = []
@@ -218,10 +218,21 @@ class SeriesFile(Encoded):
     def _read(self) -> tuple[NamedFrame, str]:
         if self.source is not None:
             frame = self.source()["all"].cast({pl.Enum: pl.Categorical})  # no texts of a file
-            return NamedFrame(frame, lambda row: f"the table, row {row + 1}"), "the table"
+            return self._timed(frame, lambda row: f"the table, row {row + 1}"), "the table"
         path = find(str(self.file), self.data_dir, "data.file", EXPECTED)
-        frame, origin = read_table(path, self.form, self.columns_of_texts(), time=self.settings.time)
-        return NamedFrame(frame, origin.row_name), str(path)
+        frame, origin = read_table(path, self.form, self.columns_of_texts(), time=self._found_time())
+        return self._timed(frame, origin.row_name), str(path)
+
+    def _found_time(self) -> str | None:
+        """The column of times, unless the user chose its kind."""
+        return None if self.settings.time in self.settings.types else self.settings.time
+
+    def _timed(self, frame: pl.DataFrame, row_name: RowName) -> NamedFrame:
+        """Convert the column of times to the kind that the user chose, if any."""
+        time = self.settings.time
+        if time in self.settings.types and time in frame.columns:
+            frame = frame.with_columns(kind_of(frame[time], self.settings.types[time], row_name)[0])
+        return NamedFrame(frame, row_name)
 
 
 def _target_names(columns: list[str], horizon: int) -> tuple[str, ...]:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import polars as pl
 
+from dlrun.data.table.dates import date_format, parsed
 from dlrun.errors import DataError, UserError, nearest, printable, some
 
 RowName = Callable[[int], str]  # names a row of the table, for messages
 KINDS = ("number", "boolean", "category", "date", "text")
-DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y%m%dT%H%M%S")
-TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", "T%H:%M:%S", "T%H:%M", "T%H:%M:%S%.f", "T%H:%M:%S%.f%z")
-FORMATS = tuple(date + time for date in DATES for time in TIMES)
-MOSTLY = 0.9  # from this share of numbers or dates on, a text column is one of them with mistakes in it
+MOSTLY = 0.9  # from this share of numbers on, a text column is one of them with mistakes in it
+PARTLY = 0.5  # from this share of numbers on, it is said why a column of texts is none of numbers
+COMMA = r"^[+-]?\d+,\d+$"  # numbers with a decimal comma, or with one between thousands
 SAMPLED = 10_000  # texts, about, that decide whether a column is one of numbers
 MOST_LEVELS = 10_000
 FEW = 20  # at most this number of different texts are a category, even in a short table
@@ -50,17 +50,21 @@ def kind_of(column: pl.Series, chosen: str | None, row_name: RowName) -> tuple[p
     that the user chose. Raises DataError for mixed values.
     """
     column, kind = _of_kind(column, chosen, row_name) if chosen else _found(column, row_name)
-    is_unwanted = kind == "text" and chosen is not None
-    return column, kind, "data.types" if is_unwanted else _useless(column, kind, chosen is not None)
+    is_unwanted = kind == "text" and bool(chosen)
+    return column, kind, "data.types" if is_unwanted else _useless(column, kind, bool(chosen), row_name)
 
 
 def _found(column: pl.Series, row_name: RowName) -> tuple[pl.Series, str]:
     """Find the kind of a column from its type and, if that is text, from its values."""
     name = column.name
+    advice = (
+        f": correct it, write 'data.missing=[...]' if it means no value, leave it out with 'data.drop=[{name}]', or "
+        f"set data.types.{name}=category"
+    )
     if column.dtype == pl.Boolean:
         return column, "boolean"
     if column.dtype.is_numeric():
-        return as_numbers(column, row_name), "number"
+        return as_numbers(column, row_name, advice), "number"
     if column.dtype in (pl.Date, pl.Datetime):
         return column, "date"
     if column.dtype == pl.Categorical:
@@ -70,7 +74,6 @@ def _found(column: pl.Series, row_name: RowName) -> tuple[pl.Series, str]:
     values = column.drop_nulls()
     some_values = values.gather_every(max(1, len(values) // SAMPLED)).cast(pl.String)
     if len(values) and share_of_numbers(some_values) >= MOSTLY:
-        advice = f": correct it, write 'data.missing=[...]' if it means no value, or data.types.{name}=category"
         return as_numbers(column, row_name, advice), "number"
     if form := date_format(values):
         return as_dates(column, form, row_name), form
@@ -106,12 +109,14 @@ def as_numbers(column: pl.Series, row_name: RowName, advice: str = "") -> pl.Ser
     values = column.cast(pl.String) if column.dtype in (pl.Categorical, pl.Enum) else column
     numbers = values.cast(pl.Float64, strict=False)
     if numbers.null_count() > column.null_count():
-        raise _misfit(column, numbers.is_null() & column.is_not_null(), "a number" + advice, row_name)
+        wrong = numbers.is_null() & column.is_not_null()
+        has_comma = re.match(COMMA, str(column[int(wrong.arg_max() or 0)]))
+        expected = "a number" + (" with a point, not with a comma" if has_comma else "")
+        raise _misfit(column, wrong, expected + advice, row_name)
     numbers = numbers.fill_nan(None) if numbers.is_nan().any() else numbers
     if max(-(numbers.min() or 0), numbers.max() or 0) > LARGEST:
-        raise _misfit(
-            column, numbers.abs() > LARGEST, f"a finite number, at most {LARGEST:.3g}, the largest of float32", row_name
-        )
+        expected = f"a finite number, at most {LARGEST:.3g} (the largest of float32)"
+        raise _misfit(column, numbers.abs() > LARGEST, expected + advice, row_name)
     return numbers
 
 
@@ -160,28 +165,7 @@ def _parsed_each(column: pl.Series, form: str) -> pl.Series:
     return parsed(column.dtype.categories, form).gather(column.to_physical()).alias(column.name)
 
 
-def parsed(texts: pl.Series, form: str) -> pl.Series:
-    """Parse texts by a format, to datetimes; null where that fails."""
-    if not re.search("%[HMST]", form):
-        return texts.str.to_date(form, strict=False).cast(pl.Datetime("us"))
-    dates = texts.str.to_datetime(form, strict=False, time_unit="us")
-    return dates.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if "%z" in form else dates
-
-
-def date_format(values: pl.Series) -> str:
-    """Return the first of FORMATS that fits most of the texts, or "" if there is none."""
-    if not len(values) or not values[0][:1].isdigit() or "".join(filter(str.isdigit, values[0])) == values[0]:
-        return ""
-    first = values.head(100).cast(pl.String)
-    fitting = {form: 1 - parsed(first, form).null_count() / len(first) for form in FORMATS}
-    fitting = {form: share for form, share in fitting.items() if share >= MOSTLY}
-    if len(fitting) > 1:  # day and month may be mistaken for each other in the first values
-        texts = values.cast(pl.String)
-        fitting = {form: 1 - parsed(texts, form).null_count() / len(texts) for form in fitting}
-    return max(fitting, key=lambda form: fitting[form], default="")
-
-
-def _useless(column: pl.Series, kind: str, is_chosen: bool) -> str:
+def _useless(column: pl.Series, kind: str, is_chosen: bool, row_name: RowName) -> str:
     """Return the reason why there is nothing to learn from a column; "" if there is something."""
     values = column.drop_nulls()
     if not len(values):
@@ -191,7 +175,8 @@ def _useless(column: pl.Series, kind: str, is_chosen: bool) -> str:
     if is_constant(values) and not column.null_count():
         return f"always {printable(str(as_texts(values)[0]))[:40]}"
     if kind == "category":
-        return _too_different(values, is_chosen)
+        reason = _too_different(values, is_chosen)
+        return reason + _nearly_numbers(column, row_name) if reason else ""
     if kind == "number" and not is_chosen and _is_id(values) and values.n_unique() == len(column):
         return "an id: every row has another number"
     return ""
@@ -214,6 +199,19 @@ def _too_different(values: pl.Series, is_chosen: bool) -> str:
             f"  expected at most {MOST_LEVELS:,}: leave it out with 'data.drop=[{values.name}]'"
         )
     return ""
+
+
+def _nearly_numbers(column: pl.Series, row_name: RowName) -> str:
+    """Say why texts of which many are numbers, but for commas perhaps, are no column of numbers; else ""."""
+    texts = column.cast(pl.String)
+    values = texts.drop_nulls()
+    with_comma = values.str.contains(COMMA)
+    if with_comma.mean() >= MOSTLY:  # type: ignore[operator]  # of at least one value
+        return f"; numbers with a comma, such as {values.filter(with_comma)[0]!r}: expected a point, or none"
+    if (share := share_of_numbers(values)) < PARTLY:
+        return ""
+    row = int((texts.cast(pl.Float64, strict=False).is_null() & texts.is_not_null()).arg_max() or 0)
+    return f"; {share:.0%} are numbers, but {row_name(row)} has {printable(texts[row])[:40]!r}"
 
 
 def _is_id(values: pl.Series) -> bool:

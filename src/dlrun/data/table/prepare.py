@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from dlrun.data.table.columns import RowName, as_numbers, as_texts, kind_of
+from dlrun.data.table.dates import ambiguity
 from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen
 from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.split import split_table
@@ -59,9 +60,11 @@ def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str
         columns = dict(zip(names, threads.map(learn, map(frame.drop_in_place, names)), strict=True))
     left_out = {name: column.reason for name, column in columns.items() if column.reason}
     found = {name: column for name, column in columns.items() if not column.reason}
+    not_learned = describe_left_out(left_out | {name: role for name, role in roles.items() if role})
     if not found:
         raise DataError(
-            f"{where} has no column to learn from: {describe_left_out(left_out)}\n  expected numbers or categories"
+            f"{where} has no column to learn from: {not_learned or 'it has only the target'}\n"
+            "  expected numbers or categories"
         )
     encoding = {
         "columns": {name: column.kind for name, column in found.items()},
@@ -71,31 +74,38 @@ def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str
     }
     about |= {
         "columns": describe_columns(encoding),
-        "left out": describe_left_out(left_out | {n: r for n, r in roles.items() if r}),
+        "left out": not_learned,
     }
+    about["dates"] = "; ".join(column.note for column in found.values() if column.note)
     about["unseen"] = "; ".join(f"{name}: {column.unseen}" for name, column in found.items() if column.unseen)
     x = stacked([column.learned for column in found.values()])
     return Prepared(x, y, weights, splits, encoding, {title: text for title, text in about.items() if text}, rows)
 
 
 class _Column(NamedTuple):
-    """A prepared column. reason: why it is left out, or "". unseen: describes levels that train lacks."""
+    """A prepared column. reason: why it is left out, or "". unseen: describes levels that train lacks.
+
+    note: says that day and month may be the other way round, or "".
+    """
 
     kind: str
     reason: str
     learned: Learned
     unseen: str
+    note: str = ""
 
 
 def _learn(column: pl.Series, settings: TableSettings, splits: Mapping[str, np.ndarray], row_name: RowName) -> _Column:
-    column, kind, reason = kind_of(column, settings.types.get(column.name), row_name)
+    chosen = settings.types.get(column.name, "")
+    column, kind, reason = kind_of(column, chosen, row_name)
     if reason:
         return _Column(kind, reason, Learned([], [], []), "")
     learned = learn_column(column, kind, splits["train"], settings.by_quantiles)
     held = np.concatenate([splits["val"], splits["test"]])
     has_new = learned.categories and not learned.values[0][held].all()
     new = unseen(column[held], learned.values[0][held]) if has_new else ""
-    return _Column(kind, "", learned, new)
+    note = ambiguity(column, kind) if "%" in kind and "%" not in chosen else ""
+    return _Column(kind, "", learned, new, note)
 
 
 def _fitted(targets: list[dict[str, Any]], y: np.ndarray, train: np.ndarray) -> list[dict[str, Any]]:
@@ -197,9 +207,9 @@ def describe_columns(encoding: Encoding) -> str:
     """List the columns by their kinds, for the run's header."""
     kinds: dict[str, list[str]] = {}
     sizes = {category["column"]: len(category["levels"]) for category in encoding["categories"]}
-    singular = {"number": "number", "boolean": "boolean", "category": "category"}
     for name, kind in encoding["columns"].items():
-        kinds.setdefault(singular.get(kind, "date"), []).append(name + (f" ({sizes[name]})" if name in sizes else ""))
+        more = sizes.get(name, kind if "%" in kind else "")  # how many levels, or the format of a date
+        kinds.setdefault("date" if "%" in kind else kind, []).append(name + (f" ({more})" if more else ""))
     return "; ".join(f"{counted(len(names), kind)}: {some(names, 12)}" for kind, names in kinds.items())
 
 

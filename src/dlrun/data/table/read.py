@@ -13,7 +13,7 @@ from typing import NamedTuple
 import polars as pl
 
 from dlrun.data.table.blocks import read_blocks, read_head
-from dlrun.data.table.columns import date_format, parsed
+from dlrun.data.table.dates import ambiguity, date_format, parsed
 from dlrun.data.table.text import EXPECTED, Format, TableText, content_of, head_of, text_of, undecodable
 from dlrun.errors import DataError, counted, first_line
 
@@ -102,7 +102,9 @@ def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl
             except pl.exceptions.ComputeError as error:
                 if MISFIT not in str(error):
                     raise
-                frame = scan(infer_schema_length=None).collect()
+                found = scan(infer_schema_length=None).collect_schema()
+                too_long = {name: pl.String for name, kind in found.items() if kind == pl.Int128}
+                frame = scan(infer_schema_length=None, schema_overrides={**chosen, **too_long}).collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         raise _refused(text, error) from None
     frame.columns = text.names
@@ -139,9 +141,15 @@ def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame], time: str | N
 
 
 def _date_parser(head: pl.DataFrame, name: str) -> tuple[Callable[[pl.DataFrame], pl.DataFrame] | None, list[str]]:
-    """Return a function that parses a column of dates, and its name; None and [] if it is none."""
-    form = date_format(head[name].drop_nulls()) if head.schema[name] == pl.String else ""
-    return (partial(_with_dates, name, form), [name]) if form else (None, [])
+    """Return a function that parses a column of dates, and its name; None and [] if it is none.
+
+    Nor if day and month may be mistaken for each other in the first rows: only all of them can show that.
+    """
+    texts = head[name].drop_nulls()
+    form = date_format(texts) if texts.dtype == pl.String else ""
+    return (
+        (partial(_with_dates, name, form), [name]) if form and not ambiguity(parsed(texts, form), form) else (None, [])
+    )
 
 
 def _with_dates(name: str, form: str, frame: pl.DataFrame) -> pl.DataFrame:

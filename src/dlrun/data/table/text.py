@@ -16,6 +16,7 @@ from dlrun.paths import open_plain
 
 HEAD = 2**18  # bytes that decide the separator; more, if the line of names is longer
 SEPARATORS = ",;\t|"
+WORDS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "bar": "|", "space": " "}  # for the command line
 EXPECTED = "expected a CSV or TSV file (also .gz), or a Parquet file"
 
 
@@ -30,15 +31,19 @@ class Format(NamedTuple):
 
 def check_format(form: Format) -> Format:
     """Return a format whose separator and encoding are valid. Raises UserError."""
-    if form.separator is not None and (len(form.separator.encode()) != 1 or form.separator in '"\r\n\0'):
-        raise UserError(f"data.separator={form.separator!r}: expected one character, such as ; (null: found by itself)")
+    separator = WORDS.get(form.separator or "", form.separator)
+    if separator is not None and (len(separator.encode()) != 1 or separator in '"\r\n\0'):
+        raise UserError(
+            f"data.separator={separator!r}: expected comma, semicolon, tab, bar, space or one character in quotes, "
+            "'data.separator=\":\"' (null: found by itself)"
+        )
     try:
         io.TextIOWrapper(io.BytesIO(), encoding=form.encoding)
     except (LookupError, ValueError):  # also of codecs that are not of texts, such as hex
         raise UserError(
             f"data.encoding={form.encoding}: there is no such encoding\n  expected utf-8, cp1252, ..."
         ) from None
-    return form
+    return form._replace(separator=separator)
 
 
 class TableText(NamedTuple):
