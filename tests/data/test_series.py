@@ -290,6 +290,12 @@ def command(monkeypatch, capsys, *arguments: object) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("rows", "said"), [(weather(4), "has 4 rows"), (weather(9)[:6] + weather(9)[8:], "has a gap")])
+def test_too_short_a_series_is_not_predicted_from(run, rows, said, tmp_path):
+    with pytest.raises(UserError, match=f"{said}.*; a window has 5 steps\n  expected at least 5 rows at the end"):
+        FinishedRun(run).data.read(write(tmp_path / "short.csv", rows))
+
+
 @pytest.mark.parametrize(("change", "keys", "said"), [
     ({}, ["data.horizon=30"], "data.horizon=30 .*at most 20 rows of val follow each other\n  expected 35"),
     ({}, ["data.target=temp"], "data.target=temp: .* has no such column"),

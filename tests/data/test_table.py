@@ -506,7 +506,7 @@ BAD = {
     "one value": ("a,b\n1,2\n2,2\n", [], "the target b is always 2: there is nothing to learn"),
     "all missing": ("a,b\n1,\n2,\n", [], "the target b has no values"),
     "empty": ("", [], "is empty"),
-    "only a header": ("a,b\n", [], "has no rows"),
+    "only a header": ("a,b\n", [], "x?.csv has no rows\n  expected a line of names, and lines"),
     "an empty first line": ("\na,b\n1,2\n2,3\n", [], "line 1: it is empty"),
     "no table": (b"\x89PNG\r\n\x1a\n\0\0", [], "is an image, not a table"),
     "zero bytes": (b"a,b\n1,\0\n", [], "holds zero bytes"),
@@ -556,6 +556,14 @@ def test_bad_tables_are_refused(case, tmp_path):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=expected):
         make(path, *keys, target="b").load(CPU)
+
+
+def test_a_type_that_is_no_kind_is_left_out_by_its_name(tmp_path):
+    numbers = [i % 7 for i in range(40)]
+    frame = pl.DataFrame({"a": numbers, "b": [i % 2 for i in range(40)], "took": numbers})
+    frame.with_columns(pl.col("took").cast(pl.Duration("us"))).write_parquet(tmp_path / "x.parquet")
+    about = loaded(tmp_path / "x.parquet", target="b").about
+    assert about["left out"] == "took (values of type Duration, which are not read)"
 
 
 def test_the_first_word_among_numbers_is_named(tmp_path):

@@ -1,7 +1,8 @@
 """List images with their labels from class folders, and split them into train, val and test.
 
-Source: the book, section 15.1 (split by the order of the rows of `images.csv`).
-Deviations: the shuffle is fixed, so that the split is the same with and without a CSV. Splits can be stratified.
+Source: the book, section 15.1, which shuffles the images once, writes them to `images.csv` and splits by its order.
+Deviations: the shuffle has a fixed seed, so that the split is the same with and without that file; splits can be
+stratified.
 """
 
 from collections import Counter

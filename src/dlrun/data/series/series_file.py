@@ -24,7 +24,7 @@ from dlrun.data.table.prepare import NamedFrame, check_columns
 from dlrun.data.table.read import read_table
 from dlrun.data.table.settings import TableSettings
 from dlrun.data.table.text import Format, check_format
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, counted
 from dlrun.output.as_json import as_json
 from dlrun.paths import find
 from dlrun.spec import Series
@@ -172,10 +172,11 @@ class SeriesFile(Encoded):
         for number, name in enumerate(rows.names):
             own = (rows.ids == number).nonzero()[0]
             if len(own) < length or rows.breaks[own[-length + 1 :]].any() and length > 1:
-                of = f" of {name}" if name else ""
+                where = f"{path}: the series {name}" if name else str(path)
+                found_rows = counted(len(own), "row") if len(own) < length else "a gap in its last rows"
                 raise DataError(
-                    f"{path}: the last rows{of} are no window of {length} steps without a gap, of {len(own)} rows\n"
-                    f"  expected at least {length} rows that follow each other"
+                    f"{where} has {found_rows}; a window has {counted(length, 'step')}\n"
+                    f"  expected at least {length} rows at the end that follow each other without a gap"
                 )
             found.append((name or f"after row {len(own)}", values[own[-length:]]))
         return found

@@ -171,7 +171,7 @@ def _useless(column: pl.Series, kind: str, is_chosen: bool, row_name: RowName) -
     if not len(values):
         return "no values"
     if kind == "text":
-        return f"values of type {column.dtype}"
+        return f"values of type {str(column.dtype).partition('(')[0]}, which are not read"
     if is_constant(values) and not column.null_count():
         return f"always {printable(str(as_texts(values)[0]))[:40]}"
     if kind == "category":

@@ -56,7 +56,7 @@ def read_table(
         origin = text_of(path, form, path if content is None else content, start)
         frame = _read_text(origin, as_text, time)
     if not frame.width or not frame.height:
-        raise DataError(f"{path} has no rows: {EXPECTED} with a line of names and lines of values")
+        raise DataError(f"{path} has no rows\n  expected a line of names, and lines of values below it")
     return frame, origin
 
 

@@ -132,7 +132,9 @@ def _as_utf8(path: Path, content: bytes, encoding: str) -> bytes:
     except UnicodeDecodeError as error:
         raise undecodable(path, content, error, encoding) from None
     except UnicodeError as error:  # some encodings give halves of letters
-        raise DataError(f"{path} is not {encoding}: {error}\n  expected text in that encoding: data.encoding") from None
+        raise DataError(
+            f"{path} is not {encoding}: {error}\n  expected text in that encoding, or its own: data.encoding=..."
+        ) from None
 
 
 def undecodable(path: Path, content: bytes, error: UnicodeDecodeError, encoding: str) -> DataError:
@@ -140,7 +142,7 @@ def undecodable(path: Path, content: bytes, error: UnicodeDecodeError, encoding:
     byte = content[error.start : error.start + 1].hex()
     return DataError(
         f"{path}, line {line}: the byte 0x{byte} is not {encoding}\n"
-        "  expected text in that encoding: set data.encoding, for example data.encoding=cp1252 or data.encoding=latin-1"
+        "  expected text in that encoding, or its own: data.encoding=cp1252, data.encoding=latin-1, ..."
     )
 
 
