@@ -149,6 +149,12 @@ def test_a_later_day_decides_between_day_and_month():
     assert date_format(texts) == "%d/%m/%Y" and not ambiguity(parsed(texts, "%d/%m/%Y"), "%d/%m/%Y")
 
 
+def test_a_month_is_its_first_day():
+    texts = pl.Series("d", [f"19{49 + i // 12}-{1 + i % 12:02}" for i in range(60)])
+    assert date_format(texts) == "%Y-%m" and parsed(texts, "%Y-%m")[13] == datetime(1950, 2, 1)
+    assert parsed(pl.Series(["1949-13", "1949-01-01"]), "%Y-%m").null_count() == 2
+
+
 def test_a_year_of_two_digits_is_no_year_of_four():
     """A table of years of four digits with one of two: not the year 24, but a mistake."""
     column = pl.Series("d", ["01.02.2024"] * 30 + ["01.02.24"])

@@ -206,7 +206,7 @@ def _nearly_numbers(column: pl.Series, row_name: RowName) -> str:
     texts = column.cast(pl.String)
     values = texts.drop_nulls()
     with_comma = values.str.contains(COMMA)
-    if with_comma.mean() >= MOSTLY:  # of at least one value
+    if with_comma.mean() >= MOSTLY:
         return f"; numbers with a comma, such as {values.filter(with_comma)[0]!r}: expected a point, or none"
     if (share := share_of_numbers(values)) < PARTLY:
         return ""

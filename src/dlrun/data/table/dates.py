@@ -30,7 +30,7 @@ TIMES = (
     *("T" + clock for clock in CLOCKS[:3]),
     *(before + clock + zone for clock in CLOCKS[1:3] for before in " T" for zone in ("Z", "%z")),
 )
-FORMATS = (*(date + time for date in DATES for time in TIMES), "%Y%m%dT%H%M%S")
+FORMATS = (*(date + time for date in DATES for time in TIMES), "%Y%m%dT%H%M%S", "%Y-%m")
 MOSTLY = 0.9  # from this share of dates on, a text column is one of dates with mistakes in it
 SAMPLED = 100  # first texts, which a format has to fit
 YEAR_100 = -59_011_459_200_000_000  # its start, in microseconds from 1970: %Y takes 24 for the year 24
@@ -38,6 +38,8 @@ YEAR_100 = -59_011_459_200_000_000  # its start, in microseconds from 1970: %Y t
 
 def parsed(texts: pl.Series, form: str) -> pl.Series:
     """Parse texts by a format, to datetimes; null where that fails, and where %Y finds a year of two digits."""
+    if "%m" in form and "%d" not in form:  # a month is its first day
+        texts, form = texts + " 1", form + " %d"
     if not re.search("%[HIMST]", form):
         dates = texts.str.to_date(form, strict=False).cast(pl.Datetime("us"))
     else:
