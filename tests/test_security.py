@@ -551,7 +551,7 @@ def test_the_position_of_a_tracker_is_data(content, tmp_path):
     found = pickle.dumps(Evil(tmp_path / "ran")) if content == "pickle" else content.encode()
     (folder / "tracking" / "fake.json").write_bytes(found)
     with pytest.raises((ValueError, TypeError)):
-        follow(folder, "fake", None, {"output_dir": ".", "seed": 3})
+        follow(folder, "fake", None, {"output_dir": ".", "seed": 3, "tracker": {"fake": {}}})
     assert not (tmp_path / "ran").exists()
 
 

@@ -99,9 +99,11 @@ class _Position:
 
     def __init__(self, path: Path, place: dict[str, Any]) -> None:
         self.path, self.place, self.rows, self.key, self.ended = path, place, 0, None, list[int]()
-        saved = json.loads(read_whole(path)) if path.exists() else {}
-        if saved and saved.get("place", place) == place:
-            self.rows, self.key, self.ended = int(saved["rows"]), saved["key"], saved["ended"]
+        if path.exists():
+            saved = json.loads(read_whole(path))
+            rows, key, ended = int(saved["rows"]), saved["key"], saved["ended"]
+            if saved.get("place", place) == place:
+                self.rows, self.key, self.ended = rows, key, ended
 
     key: str | None
 
