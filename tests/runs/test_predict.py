@@ -142,6 +142,18 @@ def test_texts_are_found_in_a_table_as_in_training(content, keys, wanted, tmp_pa
     assert [text for _, text in inputs.texts_as_trained([str(tmp_path / "mail.csv")], {"source": keys})] == wanted
 
 
+@pytest.mark.parametrize("header", ["", "label,message body\n"])
+def test_a_table_of_texts_is_predicted_from_as_it_was_trained_on(header, predict, tmp_path):
+    rows = [("good", f"lovely film {i}") if i % 2 else ("bad", f"awful film {i}") for i in range(40)]
+    lines = [",".join(row if header else row[::-1]) + "\n" for row in rows]
+    (tmp_path / "mail.csv").write_text(header + "".join(lines))
+    keys = ["data.source.path=mail.csv", f"data.source.header={str(bool(header)).lower()}", "data.vocab=50"]
+    run = untrained(tmp_path / "run", ["data=text_folder", "model=bag_of_words", f"data_dir={tmp_path}", *keys])
+    code, out, err = predict(run, "mail.csv")
+    assert code == 0 and len(out) == 40, err
+    assert json.loads(out[0])["probabilities"] != json.loads(out[1])["probabilities"], "it reads the texts"
+
+
 def test_binary_files_are_refused_as_texts(predict, runs, tmp_path):
     (tmp_path / "h.json").write_text('[{"text": "awful"}]')
     (tmp_path / "scan.PDF").write_bytes(b"%PDF-1.7")

@@ -197,7 +197,7 @@ def _read(run: "FinishedRun", given: Inputs) -> tuple[Iterator[tuple[str, object
         form = getattr(data, "form", inputs.ListFormat())
         return inputs.images(given.inputs, shape, fit, decoding, form), torch.stack
     if isinstance(spec, Tokens):
-        return inputs.texts(given.inputs, (run.config["data"].get("source") or {}).get("text_column")), list
+        return inputs.texts_as_trained(given.inputs, run.config["data"]), list
     return input_rows.rows(given.inputs, cast(Table, spec)), np.array  # no other samples are inputs of a network
 
 

@@ -57,7 +57,8 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
     details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(net, 'description', '')}"
     about: dict[str, str] = getattr(data, "about", {})  # further lines; "learns" names the classes
     names = [] if "learns" in about else named_classes(data.spec)
-    classes = f"; classes: {', '.join(names)}" if names else ""
+    number = 0 if "learns" in about else getattr(data.spec, "classes", None) or 0
+    classes = f"; classes: {', '.join(names)}" if names else f"; {counted(number, 'class')}" if number else ""
     count = torch.get_num_threads()
     threads = f" ({counted(count, 'thread')})" if device.torch_device.type == "cpu" else ""
     processes = f"{device.dist.size} x " if device.dist.size > 1 else ""

@@ -66,7 +66,8 @@ def prepare(part: NamedFrame, settings: TableSettings, windows: WindowSettings, 
         roles = {name: role for name, role in roles.items() if name not in settings.target}
     encoding, values, left_out = _encoded(rows, settings, roles, train)
     if not encoding["columns"]:
-        raise DataError(f"{where} has no column to learn from: {describe_left_out(left_out)}")
+        reasons = describe_left_out(left_out) or "it has only the target"
+        raise DataError(f"{where} has no column to learn from: {reasons}\n  expected numbers or categories")
     last: list[int] = []
     if y.ndim == 2:
         known = [column[train][~np.isnan(column[train])] for column in y.T]
