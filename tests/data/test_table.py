@@ -418,6 +418,9 @@ def test_predictions_replace_no_column(tmp_path, monkeypatch, capsys):
         {key: str(value) if value != "" else None for key, value in row.items()} for row in rows
     ]
     assert {row["predicted label"] for row in found} <= {"yes", "no"} and "predicted p(yes)" in found[0]
+    lines = [json.loads(line) for line in command(monkeypatch, capsys, "predict", run, one)[1].splitlines()]
+    assert [line["predicted label"] for line in lines] == [row["predicted label"] for row in found]
+    assert "predicted predicted label" not in lines[0] and set(lines[0]["probabilities"]) == {"yes", "no"}
     lacking = write(tmp_path / "b.csv", [{k: v for k, v in row.items() if k != "label"} for row in rows[:3]])
     code, out, err = command(monkeypatch, capsys, "predict", run, table, lacking, "--out", tmp_path / "both.csv")
     assert code == 2 and "not all files have the same columns" in err and not (tmp_path / "both.csv").exists()

@@ -145,13 +145,16 @@ def _table_records(run: "FinishedRun", files: list[str], is_flat: bool) -> Itera
     size = data.eval_batch_size
     for name, frame, x in input_rows.tables(files, data):
         where = f"{name}, row " if len(files) > 1 else "row "
+        kept, names = frame.columns, list[str]()
         for first in range(0, len(x), size):
             rows = frame[first : first + size].iter_rows(named=True)
             predicted = run.task.predict(x[first : first + size]).cpu()
             for number, (row, each) in enumerate(zip(rows, outputs(run, predicted), strict=True), first + 1):
                 record = {"input": f"{where}{number}", **each}
+                if not names:
+                    kept = beside(frame.columns, list(flat(record)))[0]  # without predictions that a CSV has already
+                    names = beside(kept, list(flat(record) if is_flat else record))[1]
                 record = flat(record) if is_flat else record
-                kept, names = beside(frame.columns, list(record))
                 yield {name: row[name] for name in kept} | dict(zip(names, record.values(), strict=True))
 
 

@@ -95,13 +95,14 @@ def beside(columns: list[str], keys: list[str]) -> tuple[list[str], list[str]]:
 def as_csv(records: Iterable[dict], separator: str = ",", has_head: bool = True) -> Iterator[str]:
     """Yield CSV lines, first the names of the columns. Raises UserError for records of other columns than the first."""
     head: list[str] = []
+    columns: set[str] = set()
     for record in map(flat, records):
         if not head:
-            head = list(record)
+            head, columns = list(record), set(record)
             if has_head:
                 yield _csv_line(head, separator)
-        if record.keys() != set(head):
-            other = sorted(record.keys() ^ set(head))[0]
+        if record.keys() != columns:
+            other = sorted(record.keys() ^ columns)[0]
             raise UserError(
                 f"not all files have the same columns: only some would have {other!r} in the CSV\n"
                 "  expected files of the same columns: predict from each with an --out of its own"

@@ -108,10 +108,8 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
             is_only_moved = False
         elif key not in ("resume", "resume.allow", "resume_allow", "output_dir"):
             or_allow = f", or {override} with resume.allow=changes" if key in CHANGEABLE else ""
-            typed, allowed = (
-                override.removeprefix("++"),
-                ", ".join((*RESUMABLE, "tracker.*")),
-            )  # ++: by the command line
+            typed = override.removeprefix("++")  # added by the command line
+            allowed = ", ".join((*RESUMABLE, "tracker.*"))
             raise UserError(
                 f"{typed} cannot change in a resumed run: it continues with its own config\n"
                 f"  expected only: {allowed}{or_allow}; and data.root, data.file, ... if the data moved\n"

@@ -59,7 +59,7 @@ def coloured(
     """Draw digits from MNIST's files (see idx): class 0 keeps its digits grey, class 1 paints each in a bright colour.
 
     No digit is in both classes, so there are no pairs. All images have three channels; an image is a function of
-    random_state and its number. samples, test_samples: of both classes together. Raises DataError if there are less.
+    random_state and its number. samples, test_samples: of both classes together. Raises DataError if there are fewer.
     """
     digits = idx(data_dir=data_dir, download=download, folder=folder, mirrors=mirrors, checksums=checksums)
     rng = np.random.RandomState(random_state)

@@ -147,9 +147,9 @@ def _date_parser(head: pl.DataFrame, name: str) -> tuple[Callable[[pl.DataFrame]
     """
     texts = head[name].drop_nulls()
     form = date_format(texts) if texts.dtype == pl.String else ""
-    return (
-        (partial(_with_dates, name, form), [name]) if form and not ambiguity(parsed(texts, form), form) else (None, [])
-    )
+    if not form or ambiguity(parsed(texts, form), form):
+        return None, []
+    return partial(_with_dates, name, form), [name]
 
 
 def _with_dates(name: str, form: str, frame: pl.DataFrame) -> pl.DataFrame:

@@ -20,7 +20,7 @@ def split_table(
         )
     given = without_val(given) if settings.folds else given
     shares = shares_of(settings.split, settings.folds, settings.fold, given)
-    if settings.group:
+    if settings.group and len(given) > 1:
         _check_groups(as_texts(frame[settings.group]).fill_null("").to_numpy(), settings.group, given)
     if set(given) == set(SPLITS):
         return given
