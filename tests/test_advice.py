@@ -85,7 +85,7 @@ def test_the_advised_command_finds_data_by_its_relative_path(dl_run, tmp_path, m
     """The command works from any folder: ./it's mail.csv is relative to the folder that the run was started in."""
     rows = [f"good nice {i},a\nbad poor {i},b\n" for i in range(20)]
     (tmp_path / "it's mail.csv").write_text("text,label\n" + "".join(rows))
-    given = ["data=text_folder", "model=bag_of_words", 'data.source.path="./it\'s mail.csv"', "trainer.epochs=1"]
+    given = ["data=text_folder", "model=bag_of_words", 'data.root="./it\'s mail.csv"', "trainer.epochs=1"]
     assert dl_run(*given, "run_dir=run")[0] == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -37,7 +37,7 @@ def test_a_relative_path_is_looked_for_in_the_working_folder_only(here, path):
     ("cat", "cat"), ("/nowhere", "/nowhere"), ("./nowhere", "./nowhere"),
 ])  # fmt: skip
 @pytest.mark.parametrize(("data", "key"), [
-    ("image_folder", "data.root"), ("mask_folder", "data.source.folder"), ("text_folder", "data.source.path"),
+    ("image_folder", "data.root"), ("mask_folder", "data.root"), ("text_folder", "data.root"),
 ])  # fmt: skip
 def test_a_config_keeps_where_its_data_is(here, path, kept, data, key):
     """A run that is resumed from another folder reads the same data."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from dlrun.data.base import Arrays
     from dlrun.data.images.augment import Augment
+    from dlrun.data.images.masks import Pairs
     from dlrun.data.texts.corpus import Corpus
     from dlrun.models.embedding import Embed
 
@@ -153,7 +154,7 @@ Change = Annotated[Any, Named("", ("x", "draw"), ("x",))]  # of images; the user
 # in quotes, because their modules import torch
 ImageReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.images", "function")]
 FunctionReader = Annotated[Any, Nested("dlrun.data.readers.functions", "function")]
-MaskReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.masks", "function")]
+MaskReader = Annotated["Callable[[], Arrays | Pairs]", Nested("dlrun.data.readers.masks", "function")]
 TableReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.tables", "function")]
 FrameReader = Annotated["Callable[[], Mapping[str, DataFrame]]", Nested("dlrun.data.readers.frames", "function")]
 StreamSource = Annotated["Callable[[], Mapping[str, Any]]", Nested("dlrun.data.readers.streams", "function")]

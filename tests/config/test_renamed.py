@@ -30,7 +30,8 @@ from dlrun.errors import ConfigError
         ("mlp", "task.pieces", "task.grad_accum_steps"),
         ("resnet18", "schedule.warmup", "schedule.warmup_fraction"),
         ("ppo", "data.film_steps", "data.video_steps"),
-        ("unet data=mask_folder", "data.source.pictures", "data.source.images"),
+        ("unet data=mask_folder", "data.source.pictures", "data.images"),
+        ("gru data=text_folder", "data.source.path", "data.root"),
     ],
 )
 def test_an_old_key_is_refused_with_its_new_name(model, old, new, monkeypatch, tmp_path, capsys):
@@ -77,12 +78,31 @@ def test_the_config_of_an_old_run_is_read_with_the_present_module_names(tmp_path
 
 def test_keys_that_an_old_run_lacks_are_added_with_their_former_effect(tmp_path):
     config = composed("model=bag_of_words", "data=text_folder", "data.stratify=true")
-    data = {k: v for k, v in config["data"].items() if k != "stratify"}
-    old = {"data": data | {"source": {k: v for k, v in data["source"].items() if k != "stratify"}}}
+    old = {"data": {k: v for k, v in config["data"].items() if k != "stratify"}}
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(old))
     (tmp_path / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {data: text_folder}}}\n")
     saved, _ = read_config(tmp_path)
-    assert saved.data.stratify is saved.data.source.stratify is False
+    assert saved.data.stratify is False
     for target, keys in ADDED.items():
         assert keys.keys() <= signature(target).keys.keys()
+
+
+@pytest.mark.parametrize(("data", "reader", "old", "new"), [
+    ("text_folder", "texts.text_folder", {"path": "mail.csv", "tokens": "${data.tokens}"}, "mail.csv"),
+    ("mask_folder", "masks.mask_folder", {"folder": "/cells", "classes": 2, "values": [0, 255]}, "/cells"),
+])  # fmt: skip
+def test_an_old_run_with_a_reader_apart_is_read_as_the_present_class(data, reader, old, new, tmp_path):
+    present = composed(f"data={data}", "model=unet" if data == "mask_folder" else "model=gru")["data"]
+    moved = ("data_dir", "root", "header", "text_column", "label_column", "images", "masks", "max_pixels", "values")
+    moved += ("test_fraction", "random_state")
+    source = {k: present[k] for k in moved if k in present and k != "root"} | old
+    source["_target_"] = f"dlrun.data.readers.{reader}"
+    kept = {k: v for k, v in present.items() if k not in moved}
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(
+        OmegaConf.to_yaml({"data": kept | {"_target_": "dlrun.data.texts.texts.Texts", "source": source}})
+    )
+    (tmp_path / ".hydra" / "hydra.yaml").write_text(f"hydra: {{runtime: {{choices: {{data: {data}}}}}}}\n")
+    saved = OmegaConf.to_container(read_config(tmp_path)[0])
+    assert saved["data"] == present | {"root": new} | {k: v for k, v in old.items() if k == "values"}

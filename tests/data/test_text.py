@@ -88,10 +88,10 @@ def test_texts_are_split_into_characters():
 def test_unknown_words_are_reported(tmp_path):
     rows = [f"{'我爱北京天安门'[i % 7]}{chr(0x4E00 + i)},{'cd'[i % 2]}" for i in range(40)]
     (tmp_path / "own.csv").write_text("text,label\n" + "\n".join(rows))
-    keys = ["data.source.path=own.csv", "data.vocab=9"]
+    keys = ["data.root=own.csv", "data.vocab=9"]
     said = load(tmp_path, *keys, data="text_folder").describe()
     assert "of the test split's words unknown (warning: more than 30%; expected a larger data.vocab, or" in said
-    keys = ["data.source.path=own.csv", "data.tokens=characters"]
+    keys = ["data.root=own.csv", "data.tokens=characters"]
     data = load(tmp_path, *keys, data="text_folder")
     assert "characters unknown (warning: more than 30%; expected a larger data.vocab)" in data.describe()
     assert data.encode(["我爱"]).tolist()[0][-2:] == [4 + data.spec.words().index(word) for word in "我爱"]
@@ -267,7 +267,7 @@ def test_two_tables_of_one_name_are_two_corpora(tmp_path):
         (tmp_path / place).mkdir()
         (tmp_path / place / "mail.csv").write_text("text,label\n" + f"{word} film,x\nother film,y\n" * 9)
         os.utime(tmp_path / place / "mail.csv", (1e9, 1e9))
-        assert word in load(tmp_path, f"data.source.path={place}/mail.csv", data="text_folder").spec.words()
+        assert word in load(tmp_path, f"data.root={place}/mail.csv", data="text_folder").spec.words()
 
 
 # A user's own texts
@@ -314,7 +314,7 @@ def test_splits_are_stratified(tmp_path):
     """Every class has its share of val and test, also a rare one; without, the split is the one of older runs."""
     lines = [f"word{i} text,{'rare' if i % 10 == 0 else 'often'}" for i in range(200)]
     (tmp_path / "mail.csv").write_text("text,label\n" + "\n".join(lines))
-    keys = ["data.source.path=mail.csv", "data.val_fraction=0.25"]
+    keys = ["data.root=mail.csv", "data.val_fraction=0.25"]
     data = load(tmp_path, *keys, data="text_folder")
     counts = {split: data.targets(split).bincount().tolist() for split in ("train", "val", "test")}
     assert counts == {"train": [108, 12], "val": [36, 4], "test": [36, 4]}
@@ -328,18 +328,18 @@ def test_splits_are_stratified(tmp_path):
     assert plain.files("val") == [plain.sources[i] for i in split_rows(160, 0.25, 0, 0)["val"]]
     few = [f"a {i},{i // 2}" for i in range(20)]  # ten classes of two texts: a fifth of all, not none of each
     (tmp_path / "few.csv").write_text("text,label\n" + "\n".join(few))
-    assert load(tmp_path, "data.source.path=few.csv", data="text_folder").size("test") == 4
+    assert load(tmp_path, "data.root=few.csv", data="text_folder").size("test") == 4
 
 
 def test_columns_by_name_in_any_order(tmp_path):
     """Further columns are ignored, and TSV works; a missing column is named."""
     rows = [f"{i}\t{'cd'[i % 2]}\t{('cats', 'dogs')[i % 2]}, {i}\tx" for i in range(20)]
     (tmp_path / "own.tsv").write_text("id\tkind\tbody\tnote\n" + "\n".join(rows))
-    keys = ["data.source.path=own.tsv", "data.source.text_column=body", "data.source.label_column=kind"]
+    keys = ["data.root=own.tsv", "data.text_column=body", "data.label_column=kind"]
     data = load(tmp_path, *keys, data="text_folder")
     assert data.spec.labels == ("c", "d") and {"cats", "dogs"} <= set(data.spec.words()) and "x" not in data.words
     with pytest.raises(UserError, match="label_column=kinds: .* has no such column; did you mean 'kind'"):
-        load(tmp_path, *keys[:2], "data.source.label_column=kinds", data="text_folder")
+        load(tmp_path, *keys[:2], "data.label_column=kinds", data="text_folder")
 
 
 @pytest.mark.parametrize("header", ["text,label\n", "label,text\n", ""])
@@ -348,7 +348,7 @@ def test_a_csv_with_two_columns(tmp_path, header):
     turned = header.startswith("label")
     lines = [",".join(reversed(row) if turned else row) for row in rows]
     (tmp_path / "own.csv").write_text(header + "\n".join(lines))
-    keys = ["data.source.path=own.csv", f"data.source.header={str(bool(header)).lower()}"]
+    keys = ["data.root=own.csv", f"data.header={str(bool(header)).lower()}"]
     data = load(tmp_path, *keys, data="text_folder")
     assert data.size("train") + data.size("val") + data.size("test") == 20
     assert {"cats", "more", "dogs"} <= set(data.spec.words())
@@ -361,7 +361,7 @@ def test_a_csv_in_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
 
     def words(path: str) -> set[str]:
-        data = load(tmp_path, f"data.source.path={path}", data="text_folder")
+        data = load(tmp_path, f"data.root={path}", data="text_folder")
         return {"here", "there"} & set(data.spec.words())
 
     for folder, word in ((tmp_path / "here", "here"), (tmp_path, "there")):
@@ -374,9 +374,9 @@ def test_a_csv_in_the_working_folder(tmp_path, monkeypatch):
     (tmp_path / "here" / "sub" / "mail.csv").unlink()
     assert words("sub/mail.csv") == {"there"}
     with pytest.raises(DataError) as error:
-        load(tmp_path, "data.source.path=../here/none.csv", data="text_folder")
+        load(tmp_path, "data.root=../here/none.csv", data="text_folder")
     assert str(error.value) == (
-        f"data.source.path=../here/none.csv: there is no {tmp_path}/here/../here/none.csv\n"
+        f"data.root=../here/none.csv: there is no {tmp_path}/here/../here/none.csv\n"
         "  expected a folder with a folder of .txt files per class, or a .csv"
     )
 
@@ -384,7 +384,7 @@ def test_a_csv_in_the_working_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("make", "keys", "message"),
     [
-        (lambda root: None, [], "data.source.path=texts: there is no .*/texts and no .*/texts\n  expected a fold"),
+        (lambda root: None, [], "data.root=texts: there is no .*/texts and no .*/texts\n  expected a fold"),
         (lambda root: write_classes(root, classes=("cats",)), [], "has one class, cats: expected two or more"),
         (lambda root: (root / "texts").mkdir(), [], "has no class folders\n  expected a folder of .txt"),
         (
@@ -403,7 +403,7 @@ def test_a_csv_in_the_working_folder(tmp_path, monkeypatch):
             ["data.spec.labels=[cats,cows]"],
             "has the classes cats, dogs\n  expected data.spec.labels: cats, cows",
         ),
-        (write_classes, ["data.source.test_fraction=0.0"], "test_fraction=0.0 of 20 texts leaves a split empty"),
+        (write_classes, ["data.test_fraction=0.0"], "test_fraction=0.0 of 20 texts leaves a split empty"),
         (
             lambda root: (root / "texts").write_text("text,label\na,b\nc,d,e\n"),
             [],
@@ -456,8 +456,8 @@ def test_bad_texts_are_named(tmp_path, make, keys, message):
             ],
             "cats/0.txt cannot be read: a FIFO\n",
         ),
-        (lambda root: os.mkfifo(root / "texts"), "data.source.path=texts: .* is a FIFO\n"),
-        (lambda root: (root / "texts").symlink_to(os.devnull), "data.source.path=texts: .* is a device\n"),
+        (lambda root: os.mkfifo(root / "texts"), "data.root=texts: .* is a FIFO\n"),
+        (lambda root: (root / "texts").symlink_to(os.devnull), "data.root=texts: .* is a device\n"),
         (
             lambda root: [write_classes(root), (root / "texts/cats/x.txt").symlink_to(root / "nothing")],
             "cats/x.txt cannot be read: No such file",
@@ -478,7 +478,7 @@ def test_an_unreadable_csv_is_reported(tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)  # the tests' user may read everything
     with pytest.raises(DataError, match="mail.csv cannot be read: Permission denied\n  expected a regular file"):
-        load(tmp_path, "data.source.path=mail.csv", data="text_folder")
+        load(tmp_path, "data.root=mail.csv", data="text_folder")
 
 
 def test_classes_are_found_and_numbers_are_in_their_order(tmp_path):

@@ -220,7 +220,7 @@ def test_texts_are_evaluated_with_the_vocabulary_of_the_run(dl_runs, tmp_path):
     folder = untrained(tmp_path / "run", [o.format(data=tmp_path / "a") for o in FAMILIES["texts"]])
     own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
     other = write_texts(tmp_path / "b")
-    keys = ["data=text_folder", f"data.source.path={other}/texts.csv", f"data_dir={tmp_path}", "data.vocab=6"]
+    keys = ["data=text_folder", f"data.root={other}/texts.csv", f"data_dir={tmp_path}", "data.vocab=6"]
     found = dl_runs("evaluate", folder, *keys, "split=test", "--json")
     assert json.loads(found[1])["metrics"] == pytest.approx(own, rel=1e-6)
     assert "text_folder, all splits, 60 samples" in dl_runs("evaluate", folder, *keys)[1], "what is named is scored"

@@ -139,7 +139,7 @@ def test_texts_in_a_table_are_predicted(predict, runs, tmp_path):
 ])  # fmt: skip
 def test_texts_are_found_in_a_table_as_in_training(content, keys, wanted, tmp_path):
     (tmp_path / "mail.csv").write_text(content)
-    assert [text for _, text in inputs.texts_as_trained([str(tmp_path / "mail.csv")], {"source": keys})] == wanted
+    assert [text for _, text in inputs.texts_as_trained([str(tmp_path / "mail.csv")], keys)] == wanted
 
 
 @pytest.mark.parametrize("header", ["", "label,message body\n"])
@@ -147,7 +147,7 @@ def test_a_table_of_texts_is_predicted_from_as_it_was_trained_on(header, predict
     rows = [("good", f"lovely film {i}") if i % 2 else ("bad", f"awful film {i}") for i in range(40)]
     lines = [",".join(row if header else row[::-1]) + "\n" for row in rows]
     (tmp_path / "mail.csv").write_text(header + "".join(lines))
-    keys = ["data.source.path=mail.csv", f"data.source.header={str(bool(header)).lower()}", "data.vocab=50"]
+    keys = ["data.root=mail.csv", f"data.header={str(bool(header)).lower()}", "data.vocab=50"]
     run = untrained(tmp_path / "run", ["data=text_folder", "model=bag_of_words", f"data_dir={tmp_path}", *keys])
     code, out, err = predict(run, "mail.csv")
     assert code == 0 and len(out) == 40, err

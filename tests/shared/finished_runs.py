@@ -21,7 +21,7 @@ FAMILIES = {  # a small run of each family of tasks; {data} is a folder
     "two classes": ["data=moons", "model.hidden=[8]"],
     "targets": ["data=swiss_roll", "model=linear", "data.standardize=true", "data.source.samples=200"],
     "columns": ["data=diabetes", "model=tabular", "model.hidden=[8]", "model.members=2", "data.batch_size=64"],
-    "texts": ["data=text_folder", "model=gru", "data.source.path={data}/texts.csv", "data.vocab=50", "data.length=6"],
+    "texts": ["data=text_folder", "model=gru", "data.root={data}/texts.csv", "data.vocab=50", "data.length=6"],
     "masks": ["model=unet", "data=shapes", "data.spec.shape=[3,16,16]", "model.width=4", "model.depth=2", *SHAPES],
     "autoencoder": ["model=autoencoder", "data=digits"],
     "vae": ["model=vae", "data=digits", "task.iwae_samples=0"],

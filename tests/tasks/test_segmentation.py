@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 from PIL import Image as PILImage
 from runs import assert_same, compose, train
 from torch import nn
-from toys import CPU, DEVICE, Batches, learn, make_update, section, seeded
+from toys import CPU, DEVICE, Batches, composed, learn, make_update, section, seeded
 
 from dlrun.config.build import build
 from dlrun.config.check import check
 from dlrun.data.base import Arrays
 from dlrun.data.images import decode
 from dlrun.data.images.masks import Masks
-from dlrun.data.readers.masks import KINDS, mask_folder, shapes
+from dlrun.data.readers.masks import KINDS, shapes
 from dlrun.errors import CheckpointError, DataError, PairingError, UserError
 from dlrun.models.fcn import bilinear_, fcn
 from dlrun.models.unet import unet
@@ -432,9 +433,19 @@ def folder(tmp_path):
     return tmp_path
 
 
-def read(folder, **keys):
-    given = dict(data_dir="/nowhere", folder=str(folder), images="images", masks="masks", shape=[3, 20, 30], classes=3)
-    return mask_folder(**given | dict(ignore=255, values=[], max_pixels=10**6, test_fraction=0.2) | keys)
+def read(folder, shape=(3, 20, 30), classes=3, ignore=255, **keys):
+    given = {"root": str(folder), "values": [], "max_pixels": 10**6, "test_fraction": 0.2} | keys
+    words = [
+        "data_dir=/nowhere",
+        "data.mean=[0.5]",
+        "data.std=[0.5]",
+        f"data.spec.shape={list(shape)}",
+        f"data.spec.classes={classes}",
+    ]
+    words += [f"data.{key}={value}" for key, value in given.items()]
+    words.append(f"data.spec.ignore={'null' if ignore is None else ignore}")
+    config = OmegaConf.to_container(OmegaConf.create(composed("data=mask_folder", "model=unet", *words)), resolve=True)
+    return build(config["data"]).source()
 
 
 def test_pairs_of_images_and_masks_are_read_from_a_folder(folder):
@@ -475,7 +486,7 @@ def test_masks_with_other_values_are_mapped(folder):
         )
     found = read(folder, classes=2, ignore=None, values=[0, 255])
     assert set(np.unique(found.y_train)) == {0, 1}
-    with pytest.raises(DataError, match=r"holds 255: expected 0, 1\n  set .* or data.source.values"):
+    with pytest.raises(DataError, match=r"holds 255: expected 0, 1\n  set .* or data.values"):
         read(folder, classes=2, ignore=None)
 
 
@@ -582,9 +593,9 @@ def test_images_with_more_than_8_bits_are_scaled(folder):
 def test_bad_keys_are_reported(folder):
     with pytest.raises(DataError, match=r"masks/\S* holds 2: expected 0, 1, 255\n  set data.spec.classes"):
         read(folder, classes=2)
-    with pytest.raises(DataError, match=r"data.source.values=\[0, 0, 1\]: expected 3 different numbers up to 255"):
+    with pytest.raises(UserError, match=r"data.values=\[0, 0, 1\]: expected 3 different numbers up to 255"):
         read(folder, values=[0, 0, 1])
-    with pytest.raises(DataError, match="data.source.test_fraction=1.0 of 10 images leaves a split empty"):
+    with pytest.raises(DataError, match="data.test_fraction=1.0 of 10 images leaves a split empty"):
         read(folder, test_fraction=1.0)
     with pytest.raises(
         UserError, match="data.augment.policy=trivial changes colours, and masks have none: expected none"
@@ -650,5 +661,5 @@ def test_a_stopped_run_resumes_to_the_bit(model, precision, tmp_path):
 
 def test_the_configs_are_checked():
     config, names = compose("model=unet", "data=mask_folder", "data.spec.ignore=255")
-    assert config["data"]["source"]["ignore"] == 255
+    assert config["data"]["spec"]["ignore"] == 255
     check(config, names)

@@ -61,8 +61,8 @@ KINDS = {  # the config key of the place, its name, how it is written, and the r
     "series": ("data.file", "s.csv", write_series, ["model=linear", "data.target=v", "data.window=8"]),
     "arrays": ("data.file", "a.npz", write_arrays, ["model=linear"]),
     "image_folder": ("data.root", "images", write_images, ["model=linear", "data.spec.shape=[3,8,8]"]),
-    "text_folder": ("data.source.path", "t", write_texts, ["model=bag_of_words", "data.length=5", "data.vocab=40"]),
-    "mask_folder": ("data.source.folder", "m", write_masks, ["model=unet", "model.width=2", "data.spec.shape=[3,16,16]",
+    "text_folder": ("data.root", "t", write_texts, ["model=bag_of_words", "data.length=5", "data.vocab=40"]),
+    "mask_folder": ("data.root", "m", write_masks, ["model=unet", "model.width=2", "data.spec.shape=[3,16,16]",
                                                             "data.batch_size=4"]),
 }  # fmt: skip
 

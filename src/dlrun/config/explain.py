@@ -165,9 +165,11 @@ def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: s
     if not keys and parent:
         return f"{argument}: there is no key {key!r}\n  dl-run --cfg job shows all keys"
     keys = keys or [*group_names(config_dir), *sorted(VALUES)]
+    section, _, rest = key.partition(".")
+    for above, below in ((parent, last), (section, rest)):  # data.source.path is data.root now
+        if new := renamed(above, below, [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == above]):
+            return f"{argument}: {key} was renamed {above}.{new}"
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
-    if new := renamed(parent, last, [k.rpartition(".")[2] for k in siblings]):
-        return f"{argument}: {key} was renamed {parent}.{new}"
     by_name = {k.rpartition(".")[2]: k for k in reversed(keys) if not k.startswith("hydra")}
     near: str | None
     if last in by_name:  # the same name in another section

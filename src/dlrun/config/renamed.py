@@ -6,9 +6,17 @@ from collections.abc import Container
 RENAMED: dict[str, dict[str, tuple[str, ...]]] = {
     "data": {
         "film_steps": ("video_steps",),
-    },
-    "data.source": {
-        "pictures": ("images",),
+        "source.folder": ("root",),
+        "source.header": ("header",),
+        "source.images": ("images",),
+        "source.label_column": ("label_column",),
+        "source.masks": ("masks",),
+        "source.path": ("root",),
+        "source.pictures": ("images",),
+        "source.random_state": ("random_state",),
+        "source.test_fraction": ("test_fraction",),
+        "source.text_column": ("text_column",),
+        "source.values": ("values",),
     },
     "task": {
         "anneal": ("anneal_clip",),
@@ -70,11 +78,17 @@ def moved(target: str) -> str:
     return f"{MOVED.get(module, module)}.{name}"
 
 
+# readers that are part of their data set now: data.source._target_ -> data._target_, and the keys with a new name
+JOINED = {
+    "dlrun.data.readers.masks.mask_folder": ("dlrun.data.images.mask_folder.MaskFolder", {"folder": "root"}),
+    "dlrun.data.readers.texts.text_folder": ("dlrun.data.texts.folder.TextFolder", {"path": "root"}),
+}
+
 # keys that configs of older runs lack, with the value that keeps their results
 ADDED: dict[str, dict[str, object]] = {
     "dlrun.data.table.table_file.TableFile": {"positive": None},
     "dlrun.data.texts.texts.Texts": {"stratify": False},
-    "dlrun.data.readers.texts.text_folder": {"stratify": False},
+    "dlrun.data.texts.folder.TextFolder": {"stratify": False},
     "dlrun.tracking.trackers.Trackio": {"artifacts": False, "wait_seconds": 2},
     "dlrun.tracking.trackers.Wandb": {"artifacts": False, "wait_seconds": 2},
     "dlrun.tracking.trackers.Mlflow": {"artifacts": False, "wait_seconds": 2},

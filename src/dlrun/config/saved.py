@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dlrun.config.check import check
 from dlrun.config.explain import explain
 from dlrun.config.pairing import CONFIGS
-from dlrun.config.renamed import ADDED, moved
+from dlrun.config.renamed import ADDED, JOINED, moved
 from dlrun.config.signatures import signature
 from dlrun.config.untrusted import is_call, read_yaml, refuse_calls, refuse_growth
 from dlrun.errors import IN_MEMORY, DataError, UserError, check_state, first_line
@@ -38,7 +38,8 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
             refuse_calls(folder, raw, _default_data_dir())
             refuse_growth(folder, raw)
             _follow_moves(saved, raw)
-            _add_keys(saved, raw)
+            _join_source(saved, raw)
+            _add_keys(saved)
             return saved, dict(choices)
         why = "it is not the config of a run"
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
@@ -58,11 +59,24 @@ def _follow_moves(saved: DictConfig, raw: dict) -> None:
             saved["tracker"][name]["_target_"] = moved(target)
 
 
-def _add_keys(saved: DictConfig, raw: dict) -> None:
-    """Add the keys of data and trackers that they did not have when the run was started."""
-    data, trackers = raw.get("data"), raw.get("tracker")
+def _join_source(saved: DictConfig, raw: dict) -> None:
+    """Turn the data of a run whose reader was configured apart, in data.source, into that of the present class."""
+    data = raw.get("data")
     source = data.get("source") if isinstance(data, dict) else None
-    nodes = {"data": data, "data.source": source}
+    target, names = JOINED.get(str(source.get("_target_")), ("", {})) if isinstance(source, dict) else ("", {})
+    if not target or not isinstance(data, dict) or not isinstance(source, dict):
+        return
+    own = {names.get(key, key): value for key, value in source.items()}
+    kept = {key: value for key, value in data.items() if key != "source"}
+    added = {key: value for key, value in own.items() if key in signature(target).keys and key not in kept}
+    saved["data"] = {**kept, **added, "_target_": target}
+
+
+def _add_keys(saved: DictConfig) -> None:
+    """Add the keys of data and trackers that they did not have when the run was started."""
+    raw = container(saved, resolve=False)
+    data, trackers = raw.get("data"), raw.get("tracker")
+    nodes = {"data": data}
     nodes |= {f"tracker.{name}": node for name, node in (trackers if isinstance(trackers, dict) else {}).items()}
     for path, node in nodes.items():
         if not isinstance(node, dict):

@@ -20,7 +20,7 @@ USAGE = """dl-data: the data sets that dl-run learns from
   dl-data draw NAME [KEY=VALUE]    a table's columns against each other, or
                                    images with their labels, as NAME.png
 
-KEY is data_dir, or a key of the data such as data.source.path=reviews.
+KEY is data_dir, or a key of the data such as data.root=reviews.
 dl-run data=NAME --cfg job -p data shows them."""
 
 

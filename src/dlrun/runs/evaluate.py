@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dlrun.train.finished import FinishedRun
 
 SPLITS = ("val", "test", "all")
-PATHS = ("data.file=", "data.root=", "data.csv=", "data.source.path=", "data.source.folder=")
+PATHS = ("data.file=", "data.root=", "data.csv=", "data.source.folder=")
 
 
 def read_overrides(arguments: list[str]) -> tuple[str, list[str]]:
@@ -47,7 +47,7 @@ def other_place(folder: Path, path: str) -> list[str]:
     if not os.path.exists(path):
         raise UserError(f"--on {path}: there is no such file or folder\n  expected samples with labels or targets")
     section, place = own_config(folder)[0]["data"], quoted(os.path.abspath(path))
-    name, source = section["_target_"].rpartition(".")[2], section.get("source") or {}
+    name = section["_target_"].rpartition(".")[2]
     is_csv = os.path.isfile(path)
     images = [f"data.root={quoted(os.path.abspath(os.path.dirname(path)))}", f"data.csv={place}", "data.layout=csv"]
     images = images if is_csv else [f"data.root={place}", "data.layout=auto"]
@@ -61,12 +61,10 @@ def other_place(folder: Path, path: str) -> list[str]:
     if name == "Images":
         shape = ",".join(map(str, section["spec"]["shape"]))
         return ["data=image_folder", *images, f"data.spec.shape=[{shape}]"]
-    if name == "Masks" and "folder" in source:
-        return [f"data.source.folder={place}"]
-    if name == "Texts" and "path" in source:
-        return [f"data.source.path={place}"]
+    if name in ("MaskFolder", "TextFolder"):
+        return [f"data.root={place}"]
     if name == "Texts":
-        return ["data=text_folder", f"data.source.path={place}", f"data.tokens={section['tokens']}"]
+        return ["data=text_folder", f"data.root={place}", f"data.tokens={section['tokens']}"]
     raise UserError(f"--on {path}: the run learned from {name}, which is read from no file\n  expected data=NAME")
 
 

@@ -151,8 +151,7 @@ def _channels(count: int) -> str:
 
 def texts_as_trained(arguments: list[str], data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (name, text), of tables as the run's own was read. data: its section of the run's config."""
-    source = data.get("source") or {}
-    return texts(arguments, source.get("text_column"), source.get("label_column"), source.get("header", True))
+    return texts(arguments, data.get("text_column"), data.get("label_column"), data.get("header", True))
 
 
 def texts(
@@ -205,11 +204,11 @@ def _csv_texts(name: str, chosen: str | None, label: str | None, has_header: boo
     rows = read_rows(Path(name), "replace")
     if not rows:
         return
-    text, width = Column("data.source.text_column", chosen, TEXTS), len(rows[0][1])
+    text, width = Column("data.text_column", chosen, TEXTS), len(rows[0][1])
     wanted, labels = [text], {label} if label else set(LABELS)
     names = {cell.strip() if label else cell.strip().lower() for cell in rows[0][1]}
     if width > 1 and (not has_header or width == 2 and names & labels):  # the text is the one that is no label
-        wanted.append(Column("data.source.label_column", label, LABELS))
+        wanted.append(Column("data.label_column", label, LABELS))
     elif chosen is None and not {cell.strip().lower() for cell in rows[0][1]} & set(TEXTS):
         if wide := next(((line, cells) for line, cells in rows if len(cells) > 1), None):
             raise UserError(

@@ -212,9 +212,8 @@ def decoding_of(run: "FinishedRun", is_fitted: bool) -> "tuple[tuple[int, int, i
     from dlrun.runs import inputs
 
     data, config = run.data, run.config["data"]
-    source = config.get("source") or {}
-    fit = getattr(data, "fit", "cover" if is_fitted or "folder" in source.get("_target_", "") else None)
-    most = config.get("max_pixels") or source.get("max_pixels") or inputs.MAX_PIXELS
+    fit = getattr(data, "fit", "cover" if is_fitted else None)
+    most = config.get("max_pixels") or inputs.MAX_PIXELS
     shape = getattr(data, "stored", cast(Image, data.spec).shape)
     return shape, fit, inputs.Decoding(most, getattr(data, "levels", None))
 

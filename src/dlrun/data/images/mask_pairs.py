@@ -8,7 +8,7 @@ from dlrun.errors import DataError, counted, some
 
 def mask_splits(source: Path, images: str, masks: str) -> tuple[dict[str, list[tuple[Path, Path]]], str]:
     """Return the pairs of each split, or all as train; and describe the splits that are folders."""
-    hint = f"or name the folders, such as data.source.images={images}/one"
+    hint = f"or name the folders, such as data.images={images}/one"
     if not (source / images).is_dir():
         outer = [name for name in folders(source) if (source / name / images).is_dir()]
         if folder_of := split_folders(source, outer, hint):
@@ -31,13 +31,13 @@ def _pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
         if not folder.is_dir():
             raise DataError(
                 f"there is no folder {folder}\n  expected images in {images} and masks in {masks};\n"
-                "  data.source.folder, data.source.images and data.source.masks name others"
+                "  data.root, data.images and data.masks name others"
             )
         files = [Path(name) for name in walk(folder, IMAGE_SUFFIXES)]
         if not files:
             raise DataError(
                 f"{folder} has no images\n  expected a folder of {', '.join(IMAGE_SUFFIXES)}\n"
-                "  put them there, or set data.source.folder, data.source.images, data.source.masks"
+                "  put them there, or set data.root, data.images, data.masks"
             )
         by_name: dict[str, Path] = {}
         for path in files:

@@ -5,6 +5,7 @@ The mask is stored as one more channel of its image, so that flips and shifts mo
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +13,27 @@ from torch import Tensor
 
 from dlrun.data.base import Arrays, Draw
 from dlrun.data.images.images import Images
-from dlrun.data.images.levels import describe_levels
+from dlrun.data.images.levels import Levels, describe_levels
 from dlrun.data.resident import Resident, check_contrast, split_rows
 from dlrun.errors import DataError, UserError, counted
 from dlrun.spec import Mask
 from dlrun.types import Augmentation, Count, Fraction, Index, MaskReader, Positive
+
+
+class Pairs(NamedTuple):
+    """Images and masks, uint8, and the levels of images with more than 8 bits a value (data/images/levels.py).
+
+    num_val: number of the last train samples that are val by the folders; 0: val is cut from them. about: describes the
+    splits that are folders.
+    """
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    levels: Levels | None = None
+    num_val: int = 0
+    about: str = ""
 
 
 class Masks(Images):
@@ -60,29 +77,31 @@ class Masks(Images):
         self.about: dict[str, str] = {}
         super().__init__(
             spec=spec,  # type: ignore[arg-type]  # as above
-            source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
+            source=source,  # type: ignore[arg-type]  # Pairs begin as Arrays do
+            batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
             folds=folds, fold=fold, mean=mean, std=std, augment=augment, sampler="none",
         )  # fmt: skip
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError if it does not match the spec."""
-        arrays = self.source()
-        check_masks(arrays, self.spec)
-        check_contrast(arrays.x_train)
-        self.restore({"levels": getattr(arrays, "levels", None)}, device, channels_last)
-        x_train, x_test = self._stack(arrays.x_train, arrays.y_train), self._stack(arrays.x_test, arrays.y_test)
+        pairs = Pairs(*self.source())
+        check_masks(pairs, self.spec)
+        check_contrast(pairs.x_train)
+        self.restore({"levels": pairs.levels}, device, channels_last)
+        x_train, x_test = self._stack(pairs.x_train, pairs.y_train), self._stack(pairs.x_test, pairs.y_test)
         rows = np.arange(max(len(x_train), len(x_test)))
         stacks = Arrays(x_train, rows[: len(x_train)], x_test, rows[: len(x_test)])
-        splits = split_rows(len(x_train), *self.split_config, getattr(arrays, "num_val", 0))
+        splits = split_rows(len(x_train), *self.split_config, pairs.num_val)
         self.resident = Resident(stacks, splits, device, self._prepare)
-        self.about = {"splits": text} if (text := getattr(arrays, "about", "")) else {}
+        self.about = {"splits": pairs.about} if pairs.about else {}
 
     def load_like(self, fitted: dict, device: torch.device) -> None:
         """Read all images and masks as those of a run whose data has learned `fitted`. They are the test split."""
-        arrays = self.source()
-        check_masks(arrays, self.spec)
+        pairs = Pairs(*self.source())
+        check_masks(pairs, self.spec)
         self.restore(fitted, device)
-        x = np.concatenate([self._stack(*pair) for pair in zip(arrays[:4:2], arrays[1:4:2], strict=True)])
+        stacks = (self._stack(pairs.x_train, pairs.y_train), self._stack(pairs.x_test, pairs.y_test))
+        x = np.concatenate(stacks)
         rows = np.arange(len(x))
         splits = {"train": rows[:0], "val": rows[:0], "test": rows}
         self.resident = Resident(Arrays(x, rows, x[:0], rows[:0]), splits, device, self._prepare)
@@ -127,7 +146,7 @@ class Masks(Images):
         return torch.cat((x, both[:, -1:].to(torch.float32)), 1)
 
 
-def check_masks(arrays: Arrays, spec: Mask) -> None:
+def check_masks(arrays: Arrays | Pairs, spec: Mask) -> None:
     """Raise DataError unless the arrays match the spec."""
     channels, height, width = spec.shape
     for split, x, y in (("train", arrays.x_train, arrays.y_train), ("test", arrays.x_test, arrays.y_test)):

@@ -21,6 +21,7 @@ from dlrun.errors import DataError, check_state
 from dlrun.output.written import sync_folder
 from dlrun.types import Tokenization
 
+CACHE = "dl-run-words"  # the folder of all caches, under data_dir
 VERSION = 2  # of the stored format; caches of other versions are rebuilt
 _FILES = ("tokens.npy", "offsets.npy", "labels.npy", "words.json", "facts.json")
 
