@@ -773,28 +773,35 @@ def test_only_tables_have_columns(command_name, tmp_path, monkeypatch, capsys):
     assert code == 2 and "expected a run on rows of a table with targets" in err
 
 
-@pytest.mark.slow
-def test_the_documented_server_predicts_what_the_run_predicts(tmp_path, monkeypatch, capsys):
+@pytest.mark.thorough
+@pytest.mark.parametrize("target", ["bought", "spent"])
+def test_the_documented_server_predicts_what_the_run_predicts(target, tmp_path, monkeypatch, capsys):
     """The Python of docs/tables.md, with an exported graph, its encoding and the threshold that val chose."""
     import onnx
 
-    found = [{k: v for k, v in row.items() if k not in ("born", "name", "id")} for row in people()]
-    found = [{k: "NA" if k == "age" and not v else v for k, v in row.items()} for row in found]
-    path = write(tmp_path / "people.csv", found)
-    keys = ["data=table", f"data.file={path}", "data.target=bought", "task.threshold=f1", "optimizer.lr=1e-5", *SMALL]
-    folder = trained(tmp_path / "run", keys)
+    table = [{k: v for k, v in row.items() if k not in ("name", "id")} for row in people()]
+    table = [row | {"age": row["age"] or "NA"} for row in table]
+    path = write(tmp_path / "people.csv", table)
+    keys = ["data=table", f"data.file={path}", f"data.target={target}", *LEARNS, *SMALL]
+    folder = trained(tmp_path / "run", keys + ["task.threshold=f1"] * (target == "bought"))
     assert command(monkeypatch, capsys, "export", folder, "--format", "onnx", "--out", tmp_path / "model.onnx")[0] == 0
-    threshold = json.loads((tmp_path / "encoding.json").read_text(encoding="utf-8"))["threshold"]
+    encoding = json.loads((tmp_path / "encoding.json").read_text(encoding="utf-8"))
+    assert {"", "year", "missing"} <= {number["part"] for number in encoding["numbers"]}
     notes = {each.key: json.loads(each.value) for each in onnx.load(tmp_path / "model.onnx").metadata_props}
-    assert threshold == notes["dlrun"]["threshold"] != 0.5
-    out = command(monkeypatch, capsys, "predict", folder, path)[1]
-    wanted = [json.loads(line)["label"] for line in out.splitlines()]
+    assert encoding.get("threshold") == notes["dlrun"].get("threshold") != 0.5
+    lines = [json.loads(line) for line in command(monkeypatch, capsys, "predict", folder, path)[1].splitlines()]
     text = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
     program = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    assert sum(map(bool, program.splitlines())) <= 20
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["serve.py", str(path)])
     exec(program, {})
-    assert capsys.readouterr().out.splitlines() == wanted and len(set(wanted)) == 2
+    served = capsys.readouterr().out.splitlines()
+    if target == "bought":
+        assert served == [line["label"] for line in lines] and len(set(served)) == 2
+    else:
+        wanted = [line["output"] for line in lines]
+        assert np.allclose([float(each.strip("[]")) for each in served], wanted, rtol=1e-5)
 
 
 def test_a_key_is_named_as_in_the_config(tmp_path):
