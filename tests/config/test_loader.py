@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from dlrun import cli
 from dlrun.config import quicker
+from dlrun.config.loader import Loader
 
 
 def test_a_missing_group_is_named_with_its_options(dl_run, tmp_path):
@@ -23,13 +24,13 @@ def test_a_missing_group_is_named_with_its_options(dl_run, tmp_path):
 @pytest.mark.parametrize("given", [["mode=summary"], ["mode=summary", "experiment=moons_l2", "hydra.mode=RUN"]])
 def test_a_config_is_composed_once(given, dl_run, monkeypatch):
     """Hydra alone composes twice, to see whether an experiment is a sweep."""
-    composed, compose = [], cli.Loader._load_configuration_impl
+    composed, compose = [], Loader._load_configuration_impl
 
     def counting(self, **keys):
         composed.append(compose(self, **keys))
         return composed[-1]
 
-    monkeypatch.setattr(cli.Loader, "_load_configuration_impl", counting)
+    monkeypatch.setattr(Loader, "_load_configuration_impl", counting)
     code, out, err = dl_run(*given)
     assert code == 0 and "multiply-adds" in out, err
     (config,) = composed
@@ -46,9 +47,9 @@ def test_a_config_is_composed_once(given, dl_run, monkeypatch):
     ],
 )
 def test_a_refused_config_is_composed_once(given, said, dl_run, monkeypatch):
-    calls, compose = [], cli.Loader._load_configuration_impl
+    calls, compose = [], Loader._load_configuration_impl
     monkeypatch.setattr(
-        cli.Loader, "_load_configuration_impl", lambda self, **keys: [calls.append(keys), compose(self, **keys)][1]
+        Loader, "_load_configuration_impl", lambda self, **keys: [calls.append(keys), compose(self, **keys)][1]
     )
     code, _, err = dl_run(given)
     assert code == 2 and re.search(said, err) and len(calls) == 1
