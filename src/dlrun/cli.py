@@ -76,7 +76,7 @@ def run_command() -> None:
     """Run the command line in sys.argv."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     hydra._internal.hydra.ConfigLoaderImpl = Loader  # type: ignore[misc]  # Hydra has no setting for it
-    sys.modules["hydra.main"].get_args_parser = args_parser  # type: ignore[attr-defined]
+    sys.modules["hydra.main"].get_args_parser = args_parser  # type: ignore[attr-defined]  # nor for this
     flags = argparse.Namespace(config_dir=None)
     try:
         if "--version" in sys.argv[1:]:

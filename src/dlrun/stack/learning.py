@@ -67,8 +67,8 @@ class Lockstep:
             self.task.observe = self.observe  # type: ignore[method-assign]  # of all jobs
         if isinstance(self.task, DQN):
             learners = cast("list[DQN]", self.tasks)
-            self.task.target = StackedNet([each.target for each in learners]).net  # type: ignore[assignment]
-            self.task.replay = Replays([each.replay for each in learners], net.jobs)  # type: ignore[assignment]
+            self.task.target = StackedNet([each.target for each in learners]).net  # type: ignore[assignment]  # stands for a net
+            self.task.replay = Replays([each.replay for each in learners], net.jobs)  # type: ignore[assignment]  # stands for a Replay
         self.use(updates)
 
     def _replay(self, task: Supervised) -> None:

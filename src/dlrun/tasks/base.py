@@ -4,13 +4,14 @@
 """
 
 from collections.abc import Iterator
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
 from dlrun.data.base import Batch, Data, SampleData
+from dlrun.models.options import options_of
 from dlrun.optim.update import Update
 from dlrun.system.device import Device
 from dlrun.tasks.images import first_inputs
@@ -73,10 +74,10 @@ class Task(Generic[DataT, BatchT]):
     def try_net(self) -> None:
         """Raise UserError if a network of the user's own does not fit this task, as far as it is known without data."""
 
-    def fit(self, data: DataT) -> None:
-        """Fit a new network's constant parts, such as whitening filters, on the train split (`net.fit`).
+    def init_from_data(self, data: DataT) -> None:
+        """Compute a new network's constant parts, such as whitening filters, from the train split (models/options.py).
 
-        It gets the first `net.num_fitted` inputs of an epoch whose order does not depend on the run's seed.
+        The network gets the first inputs of an epoch whose order does not depend on the run's seed.
         """
 
     def prepare(self, data: DataT) -> None:
@@ -186,9 +187,10 @@ class Task(Generic[DataT, BatchT]):
 class SampleTask(Task[SampleData, Batch]):
     """Base class of tasks that learn from a data set of samples: an epoch is all train samples once."""
 
-    def fit(self, data: SampleData) -> None:
-        if count := getattr(self.net, "num_fitted", 0):
-            cast(Any, self.net).fit(first_inputs(data.batches("train"), count))
+    def init_from_data(self, data: SampleData) -> None:
+        options = options_of(self.net)
+        if options.init_from_data and options.num_init_samples:
+            options.init_from_data(first_inputs(data.batches("train"), options.num_init_samples))
             for update in self.named_updates().values():
                 update.save_buffers()
 

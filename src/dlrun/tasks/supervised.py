@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
+from dlrun.models.options import options_of
 from dlrun.optim.update import Update
 from dlrun.spec import Columns, Image, Series, Table, Tokens
 from dlrun.system.device import Device, exact_dtype
@@ -79,7 +80,7 @@ class Supervised(SampleTask):
         super().__init__(net, device)
         check_spec(spec)
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
-        self.auxiliary: float = getattr(net, "auxiliary", 0.0)
+        self.auxiliary = options_of(net).auxiliary
         self.loss = make_loss(loss, spec, label_smoothing)
         self.scaling = TargetScaling(spec, device.torch_device)
         self.penalty = Penalty(net, l1, l2, penalise)

@@ -13,6 +13,7 @@ from dlrun.clock import Clock
 from dlrun.config.auto import words
 from dlrun.data.base import Data, has_samples
 from dlrun.errors import counted
+from dlrun.models.options import options_of
 from dlrun.output import console
 from dlrun.output.console import number, table
 from dlrun.spec import Spec
@@ -54,7 +55,7 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
     sizes, note = (f"{counted(frames, 'frame')} an epoch", "") if frames else (sizes_of(data), one_batch(session))
     parameters = sum(p.numel() for p in net.parameters())
     frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
-    details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(net, 'description', '')}"
+    details = f"{f', {frozen:,} of them frozen' if frozen else ''}{options_of(net).description}"
     about: dict[str, str] = getattr(data, "about", {})  # further lines; "learns" names the classes
     names = [] if "learns" in about else named_classes(data.spec)
     number = 0 if "learns" in about else getattr(data.spec, "classes", None) or 0
