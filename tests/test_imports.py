@@ -129,6 +129,7 @@ HYDRA = {
     "config.explain",
     "config.flags",
     "config.loader",
+    "config.older",
     "config.quicker",
     "config.saved",
     "runs.data_config",

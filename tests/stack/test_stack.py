@@ -251,7 +251,7 @@ CARTS += ["trainer.epochs=3", "task.num_steps=16", "task.eval_episodes=3", "mode
 PENDULA = ["data=gym", "data.id=Pendulum-v1", *CARTS[1:], "task.update_epochs=2", "task.kl_coef=0.1"]
 OTHERS = {
     "autoencoder": [*IMAGES, "model=autoencoder", "model.hidden=[16]", "model.dropout=0.2", "task.noise=0.3"],
-    "vae": [*IMAGES, "model=vae", "model.hidden=[16]", "task.n_samples=4"],
+    "vae": [*IMAGES, "model=vae", "model.hidden=[16]", "task.num_samples=4"],
     "adversarial_autoencoder": [*IMAGES, "model=adversarial_autoencoder", "model.hidden=[16]"],
     "gan": [*IMAGES, "model=gan", "model.width=2", "task.loss=hinge", "trainer.ema=0.9"],
     "infogan": [*IMAGES, "model=infogan", "model.width=2", "model.units=8", "task.n_critic=2"],

@@ -75,8 +75,9 @@ class SampleData(Data, Protocol):
       `sampler`: "balanced" if an epoch has as many samples of each class (orders.py), else "none".
     - `sums()`: checksums of the arrays, compared to 1e-6 on resuming. `position`: a component of the task that knows
       the place in a stream. `load_like(fitted, device)`: read all samples as the test split of another run's data.
-    - `scaling`: mean and std by which columns are standardised. `mean`, `std`: by which pixels are normalised; `pixels`: augmentation and normalisation. Of images from files:
-      `stored` (shape), `fit` (how they are cropped), `levels` (range of values), `form` (how a list of them is read).
+    - `scaling`: mean and std by which columns are standardised. `mean`, `std`: those of pixels; `pixels`: augmentation
+      and normalisation. Of images from files: `stored` (shape), `fit` (how they are cropped), `levels` (range of
+      values), `form` (how a list of them is read).
     """
 
     batch_size: int

@@ -161,10 +161,10 @@ class Stack:
         epoch = self.first.clock.epoch
         if self.selection is None or self.first.clock.batch or self.selected == epoch:
             return
-        hopeless, successors = self.selection(self.members)
+        to_stop, successors = self.selection(self.members)
         by_number = {member.number: member for member in self.members}
-        if hopeless:
-            self._prune([by_number[number] for number in hopeless])
+        if to_stop:
+            self._prune([by_number[number] for number in to_stop])
         self.selected = epoch
         if successors:
             self._hand_back()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dlrun.errors import UserError, nearest
 from dlrun.stack.functions import NotStackable
 from dlrun.sweep.axes import Axis
-from dlrun.sweep.halving import hopeless
+from dlrun.sweep.halving import to_stop
 from dlrun.sweep.population import Successor, successors
 from dlrun.sweep.settings import Population, Search, Settings
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Selected(NamedTuple):
     """The numbers of the jobs that stop, and the members of a population that continue from others."""
 
-    hopeless: list[int] = []
+    to_stop: list[int] = []
     successors: list[Successor] = []
 
 
@@ -70,7 +70,7 @@ class Halving:
 
     def __call__(self, members: Sequence["Member"]) -> Selected:
         scores = last_scores(members, *self.goal)
-        return Selected(hopeless=hopeless(self.settings, members[0].training.clock.epoch, scores))
+        return Selected(to_stop=to_stop(self.settings, members[0].training.clock.epoch, scores))
 
 
 class Exchange:

@@ -45,18 +45,18 @@ class Task(Generic[DataT, BatchT]):
     jobs: whose samples a batch holds; a step that takes its means and random numbers from it runs for a stack, too.
     cycle: number of steps after which the kinds of steps repeat.
     compiled: names of the submodules that a step calls, for torch.compile ("" is the whole net); () if it cannot help.
-    takes: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "images"
+    accepts: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "images"
     (pixels in [0, 1]) or "latent" (codes (B, net.latent)); or "episodes" for a task that plays (`play`).
-    n_samples: number of samples that it draws from codes; None if it draws none. has_metrics: whether task.metrics adds
-    to its scores.
+    num_samples: number of samples that it draws from codes; None if it draws none. has_metrics: whether task.metrics
+    adds to its scores.
     """
 
     goal: str | None = None
-    takes: tuple[str, ...] = ("inputs",)
+    accepts: tuple[str, ...] = ("inputs",)
     per_rank: tuple[str, ...] = ()
     compiled: tuple[str, ...] = ("",)
     update: Update
-    n_samples: int | None = None
+    num_samples: int | None = None
     has_metrics: bool = False
 
     def __init__(self, net: torch.nn.Module, device: Device) -> None:
@@ -168,7 +168,7 @@ class Task(Generic[DataT, BatchT]):
         return {}
 
     def predict(self, batch: Tensor) -> Tensor:
-        """Return the evaluated network's outputs for a batch of one of the kinds in `takes`."""
+        """Return the evaluated network's outputs for a batch of one of the kinds in `accepts`."""
         raise NotImplementedError(f"{type(self).__name__} does not predict")
 
     def explain(self, x: Tensor) -> dict[str, Any]:

@@ -155,10 +155,10 @@ class Supervised(SampleTask):
             criterion = lambda out, y: share * own(out, y) + (1 - share) * own(out, other)  # noqa: E731
         with self.device.autocast():
             out = self.net(x)
-        loss, metrics = self.judge(out, y, weights, criterion)
+        loss, metrics = self.loss_and_metrics(out, y, weights, criterion)
         return (loss + self.penalty() if self.penalty else loss), metrics
 
-    def judge(
+    def loss_and_metrics(
         self, out: Tensor | tuple[Tensor, ...], y: Tensor, weights: Tensor | None = None, criterion: Criterion = None
     ) -> tuple[Tensor, Metrics]:
         """The loss, without penalties, and the metrics of a net's outputs in training. criterion: (outputs, y)."""

@@ -101,7 +101,7 @@ def described(sizes: list[Size], names: dict[str, str], most: int, room: float) 
     last = sizes[-1]
     per_sample = expected(sizes, last.batch + 1) - last.memory if len(sizes) > 1 else 0.0
     fitting = most if not per_sample else min(most, last.batch + int(((1 - LEFT) * room - last.memory) / per_sample))
-    ENDING.found = {
+    ENDING.measured = {
         "data.batch_size": quick.batch,
         "largest_measured": last.batch,
         "largest_by_memory": max(fitting, last.batch),

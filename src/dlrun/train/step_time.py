@@ -41,7 +41,7 @@ def step_time(config: dict, names: dict[str, str], chosen: list[str]) -> str:
     whole = timed(session)
     split = profiled(session)
     total = sum(split.phases.values())
-    ENDING.found = {"step_ms": whole, "with_profiler_ms": split._asdict()}
+    ENDING.measured = {"step_ms": whole, "with_profiler_ms": split._asdict()}
     rows = [["", "ms", "share"]]
     rows += [[name, f"{ms:.3f}", f"{ms / total:.1%}"] for name, ms in split.phases.items()]
     size = data.batch_size

@@ -42,7 +42,7 @@ class RLTask(Task[EnvData, BatchT]):
     """
 
     goal = "return"
-    takes = ("episodes",)
+    accepts = ("episodes",)
     per_rank: tuple[str, ...] = ("collector",)
     compiled = ()  # batches differ in length, and torch.compile would compile each length anew
 
