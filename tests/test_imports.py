@@ -115,7 +115,7 @@ ONLY = {  # imported by no other module
     "cli": {"__main__"},
     "train.session": {
         *("train.start", "train.resume", "train.trial", "train.find_lr", "train.find_batch", "train.step_time"),
-        *("stack.member", "stack.run"),
+        *("stack.stacked_job", "stack.run"),
     },
     "train.start": {"cli", "api", "stack.run", "train.resume"},
     "train.resume": {"cli", "api"},

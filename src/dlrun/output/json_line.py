@@ -19,7 +19,7 @@ FLAG = "--json"
 class Ending:
     """The state of a command at its end.
 
-    folder: of the run or the sweep. error: the message of a user error. measured: the results of find_lr, find_batch or time.
+    folder: of the run or the sweep. error: the message of a user error. measured: by find_lr, find_batch or time.
     """
 
     folder: Path | None = None

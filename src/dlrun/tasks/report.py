@@ -87,7 +87,7 @@ def _all(data: SampleData, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _joined(pairs: Sequence[Sequence[Tensor]]) -> tuple[np.ndarray, np.ndarray]:
-    y, out = (torch.cat(members).numpy() for members in zip(*pairs, strict=True))
+    y, out = (torch.cat(column).numpy() for column in zip(*pairs, strict=True))
     return y, out
 
 
@@ -121,7 +121,7 @@ def _judged(
     for x, y in data.batches("test"):
         p = predict(x)
         found.append((y.cpu(), decide(p).cpu(), (p[:, 1] if p.shape[1] == 2 else p.max(1).values).cpu()))
-    y, best, p = (torch.cat(members) for members in zip(*found, strict=True))
+    y, best, p = (torch.cat(column) for column in zip(*found, strict=True))
     return y, best, p
 
 

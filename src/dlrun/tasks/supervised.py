@@ -45,8 +45,8 @@ class Supervised(SampleTask):
     A batch is (inputs, targets), or (inputs, targets, weights) with weights (B,) of the samples' losses. If the spec
     has the targets' means and deviations, the loss is of standardised targets; metrics and predictions keep the unit.
 
-    In training a net may return the outputs of several members (B, members, outputs), whose losses are averaged, or a
-    tuple: its outputs, which metrics use, then those of auxiliary heads, weighted by `net.auxiliary`.
+    In training a net may return the outputs of several ensemble members (B, members, outputs), whose losses are
+    averaged, or a tuple: its outputs, which metrics use, then those of auxiliary heads, weighted by `net.auxiliary`.
     """
 
     has_metrics = True
@@ -167,7 +167,7 @@ class Supervised(SampleTask):
             out = out.float()
         criterion = criterion or partial(self._training_loss, weights=weights)
         loss = criterion(out, y)
-        mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over several members
+        mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over ensemble members
         metrics = {"loss": loss.detach(), **self._per_sample(mean, y)}
         if self.scoring.measures.functions:
             metrics |= self._asked_for(mean, y)
@@ -187,13 +187,13 @@ class Supervised(SampleTask):
         return self.loss(*self._compared(out, y))
 
     def losses(self, out: Tensor, y: Tensor) -> Tensor:
-        """The losses of the samples, (B,): means over targets and over members."""
-        losses = self.loss(*self._compared(out, y), reduction="none")  # (B,) or (B, targets), for each member
+        """The losses of the samples, (B,): means over targets and over ensemble members."""
+        losses = self.loss(*self._compared(out, y), reduction="none")  # (B,) or (B, targets), for each ensemble member
         return losses.view(len(y), -1).mean(1)
 
     def _compared(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs and targets as the loss takes them."""
-        if out.dim() == 3:  # of several members
+        if out.dim() == 3:  # of ensemble members
             out, y = out.flatten(0, 1), y.repeat_interleave(out.shape[1], 0)
         return out, self.scaling.standardised(y)
 

@@ -36,7 +36,7 @@ class TableFile(Encoded):
     The rows come from `file`, from `train` (and `val`, `test`), or from `source`, which returns the splits that it has.
     target: the column to learn, or several. All other keys: see configs/data/table.yaml.
     Batches: x float (B, columns); y int64 (B,) or float (B, targets). With data.weights those of train have a third
-    member, weights float (B,) with mean 1 over the split.
+    column, weights float (B,) with mean 1 over the split.
     """
 
     def __init__(
