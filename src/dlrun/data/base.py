@@ -68,7 +68,7 @@ class SampleData(Data, Protocol):
 
     Optional members, which the rest of the package looks for:
 
-    - `about`: further lines of the header, by title. `report()`: the data's own results at the end of a run, as
+    - `header_lines`: further lines of the header, by title. `report()`: the data's own results at the end of a run, as
       `Task.report` returns them. `baselines(split)`: metrics of simple predictions, by name.
     - `targets(split)`: all targets; `places(split)`: where each sample is in the stored data; `files(split)`: the name
       of each sample's file. `folds`: number of folds of a cross-validation, 0 for none.

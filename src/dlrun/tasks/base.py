@@ -41,7 +41,7 @@ class Task(Generic[DataT, BatchT]):
     per_rank: names of the components that differ between processes; all others are the same in all of them.
     scores: the metrics that `evaluate` returns, each with its direction, "max" or "min".
     goal: the score by which the best epoch is chosen, or None if there is no choice to make.
-    about: lines for the run's header, by title.
+    header_lines: lines for the run's header, by title.
     jobs: whose samples a batch holds; a step that takes its means and random numbers from it runs for a stack, too.
     cycle: number of steps after which the kinds of steps repeat.
     compiled: names of the submodules that a step calls, for torch.compile ("" is the whole net); () if it cannot help.
@@ -62,7 +62,7 @@ class Task(Generic[DataT, BatchT]):
     def __init__(self, net: torch.nn.Module, device: Device) -> None:
         self.net, self.device = net, device
         self.scores: dict[str, str] = {}
-        self.about: dict[str, str] = {}
+        self.header_lines: dict[str, str] = {}
         self.components: dict[str, Component] = {"net": net}
         self.jobs: OneJob = ONE
         self.cycle = 1

@@ -107,7 +107,7 @@ class Supervised(SampleTask):
         """Count the classes. Raises UserError if task.class_weights does not fit them."""
         self.scoring.chooses = True
         device = self.device.torch_device
-        counts, self.class_weights, self.about = balance_of(data, self.spec, self.wanted_weights, device)
+        counts, self.class_weights, self.header_lines = balance_of(data, self.spec, self.wanted_weights, device)
         self.restore(self.scoring.fitted() | {"class_counts": counts})
 
     @property

@@ -56,9 +56,9 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
     parameters = sum(p.numel() for p in net.parameters())
     frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
     details = f"{f', {frozen:,} of them frozen' if frozen else ''}{options_of(net).description}"
-    about: dict[str, str] = getattr(data, "about", {})  # further lines; "learns" names the classes
-    names = [] if "learns" in about else named_classes(data.spec)
-    number = 0 if "learns" in about else getattr(data.spec, "classes", None) or 0
+    lines: dict[str, str] = getattr(data, "header_lines", {})  # further lines; "learns" names the classes
+    names = [] if "learns" in lines else named_classes(data.spec)
+    number = 0 if "learns" in lines else getattr(data.spec, "classes", None) or 0
     classes = f"; classes: {', '.join(names)}" if names else f"; {counted(number, 'class')}" if number else ""
     count = torch.get_num_threads()
     threads = f" ({counted(count, 'thread')})" if device.torch_device.type == "cpu" else ""
@@ -67,8 +67,8 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
         dlrun.__version__,
         {
             "data": f"{session.names.get('data')}: {sizes}; {data.describe()}{classes}{note}",
-            **about,
-            **task.about,
+            **lines,
+            **task.header_lines,
             "model": f"{session.names.get('model')}: {counted(parameters, 'parameter')}{details}",
             "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}"
             f"{describe_products(net)}",
