@@ -34,7 +34,7 @@ SMALL = {
     "data.source.samples": 60, "data.source.test_samples": 20, "data.batch_size": 64, "data.epoch_frames": 64,
     "data.num_envs": 2, "data.video_steps": 0, "data.time_limit": 20, "task.eval_episodes": 2, "task.num_steps": 8,
     "task.minibatch": 16, "task.buffer_size": 64, "task.learning_starts": 16, "task.batch_size": 8, "task.workers": 1,
-    "task.n_samples": 4, "model.width": 4, "model.units": 4, "model.growth": 4, "model.hidden": 16,
+    "task.num_samples": 4, "model.width": 4, "model.units": 4, "model.growth": 4, "model.hidden": 16,
     "model.head": 16, "data.source.download": False, "data.augment.crop": 0,
 }  # fmt: skip
 FITTING = {  # the fitting option of another group

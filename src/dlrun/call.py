@@ -22,7 +22,7 @@ class CallablePackage(ModuleType):
         return signature(_function(self))
 
     @property
-    def __doc__(self) -> str:  # type: ignore[override]
+    def __doc__(self) -> str:  # type: ignore[override]  # a module's text is read only
         """The function's text with its parameters, for help(): what dlrun.train is to who imports dlrun."""
         from inspect import getdoc
 

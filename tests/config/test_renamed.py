@@ -8,7 +8,8 @@ from toys import composed
 
 from dlrun import cli
 from dlrun.config.check import check
-from dlrun.config.renamed import ADDED, MOVED, RENAMED
+from dlrun.config.older import ADDED, MOVED
+from dlrun.config.renamed import RENAMED
 from dlrun.config.saved import read_config
 from dlrun.config.signatures import public_names, signature
 from dlrun.errors import ConfigError
@@ -74,6 +75,16 @@ def test_the_config_of_an_old_run_is_read_with_the_present_module_names(tmp_path
     assert saved.tracker.own == {"_target_": "mine.Own"} and saved.model == {"_target_": "dlrun.models.mlp.mlp"}
     for before, now in MOVED.items():
         assert public_names(now, "class") and not public_names(before, "class")
+
+
+def test_the_keys_of_an_old_run_have_their_new_names(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    old = {"task": {"_target_": "dlrun.tasks.generative.vae.Vae", "n_samples": 4, "warmup": 2, "pieces": 1}}
+    (tmp_path / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(old))
+    (tmp_path / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {model: vae}}}\n")
+    task = read_config(tmp_path)[0].task
+    assert (task.num_samples, task.kl_warmup_epochs) == (4, 2) and "n_samples" not in task
+    assert task.pieces == 1, "a key that the class never had"
 
 
 def test_keys_that_an_old_run_lacks_are_added_with_their_former_effect(tmp_path):

@@ -237,7 +237,7 @@ def test_folders_are_the_splits(tmp_path, folders):
     assert len(names) == len(set(names)) == data.size("all")
     cut = "".join(f"; {part}: cut from {folders[0]}/" for part in ("val", "test") if part not in found)
     order = [found[part] for part in ("train", "val", "test") if part in found]
-    assert data.about == {"splits": f"the folders {', '.join(f'{name}/' for name in order)}{cut}"}
+    assert data.header_lines == {"splits": f"the folders {', '.join(f'{name}/' for name in order)}{cut}"}
     assert make(tmp_path, layout="folders", load=False).spec.labels == tuple(sorted(folders))
 
 

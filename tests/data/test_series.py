@@ -116,8 +116,8 @@ def test_statistics_come_from_the_train_split_only(tmp_path):
 def test_rows_are_put_in_order_and_gaps_break_windows(tmp_path):
     rows = [row for row in weather() if row["hour"] not in (20, 21, 22)]
     data = loaded(write(tmp_path / "a.csv", rows[::-1]), *WEATHER)
-    assert data.about["order"] == "rows are sorted by hour"
-    assert data.about["gaps"].startswith("1 gap in hour: no window crosses one")
+    assert data.header_lines["order"] == "rows are sorted by hour"
+    assert data.header_lines["gaps"].startswith("1 gap in hour: no window crosses one")
     ordered = loaded(write(tmp_path / "b.csv", rows), *WEATHER)
     assert all(np.array_equal(a, b) for a, b in zip(every(data, "test"), every(ordered, "test"), strict=True))
     skipping = loaded(tmp_path / "b.csv", *WEATHER, "data.gaps=skip")
@@ -130,9 +130,11 @@ def test_day_and_month_of_the_time_may_be_chosen(tmp_path):
     rows = [row | {"date": day} for row, day in zip(weather(), days, strict=True)]
     keys = ["data.target=t", "data.time=date", "data.gaps=skip", "data.window=4"]
     data = loaded(write(tmp_path / "x.csv", rows), *keys)
-    assert "date is read as %m/%d/%Y, but %d/%m/%Y fits" in data.about["dates"] and "order" not in data.about
+    assert (
+        "date is read as %m/%d/%Y, but %d/%m/%Y fits" in data.header_lines["dates"] and "order" not in data.header_lines
+    )
     chosen = loaded(tmp_path / "x.csv", *keys, "++data.types={date: '%d/%m/%Y'}")
-    assert "dates" not in chosen.about and "order" in chosen.about
+    assert "dates" not in chosen.header_lines and "order" in chosen.header_lines
 
 
 def test_several_series_are_split_each_by_time(tmp_path):

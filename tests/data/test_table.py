@@ -104,8 +104,8 @@ def test_kinds_of_columns_are_detected(table):
     assert spec.names[-2:] == ("sex", "town") and spec.levels == (2, 4)  # no town is a level, too
     assert "age missing" in spec.names and "born weekday" in spec.names and "born hour" not in spec.names
     for column, reason in {"id": "an id", "name": "text or an id", "always": "always 5"}.items():
-        assert f"{column} ({reason}" in data.about["left out"]
-    assert data.about["learns"] == "bought: classification, 2 classes: no, yes"
+        assert f"{column} ({reason}" in data.header_lines["left out"]
+    assert data.header_lines["learns"] == "bought: classification, 2 classes: no, yes"
 
 
 def test_kinds_of_columns_can_be_set(table):
@@ -136,10 +136,10 @@ def test_usual_dates_are_read_and_their_format_is_shown(text, tmp_path):
     others = [text.replace("24", "25"), text]
     (tmp_path / "x.csv").write_text("d;b\n" + "".join(f'"{others[i % 2]}";{i % 2}\n' for i in range(40)))
     data = loaded(tmp_path / "x.csv", target="b")
-    assert data.fitted()["columns"] == {"d": form} and data.about["columns"] == f"1 date: d ({form})"
-    assert ("fits every value, too" in data.about.get("dates", "")) == is_ambiguous
+    assert data.fitted()["columns"] == {"d": form} and data.header_lines["columns"] == f"1 date: d ({form})"
+    assert ("fits every value, too" in data.header_lines.get("dates", "")) == is_ambiguous
     chosen = loaded(tmp_path / "x.csv", f"++data.types={{d: '{form}'}}", target="b")
-    assert "dates" not in chosen.about  # the user said what is meant
+    assert "dates" not in chosen.header_lines  # the user said what is meant
     wanted = datetime(2024, 3, 4, *((14, 5) if ":" in text else ()))
     assert parsed(pl.Series([text]), form).to_list() == [wanted]
 
@@ -280,7 +280,7 @@ def test_rows_without_a_target_are_left_out(tmp_path):
     found = people()
     found[4]["bought"] = found[7]["bought"] = ""
     data = loaded(write(tmp_path / "a.csv", found))
-    assert data.size("all") == 118 and data.about["rows left out"] == "2 rows without a value of bought"
+    assert data.size("all") == 118 and data.header_lines["rows left out"] == "2 rows without a value of bought"
 
 
 @pytest.mark.parametrize(
@@ -571,21 +571,25 @@ def test_a_type_that_is_no_kind_is_left_out_by_its_name(tmp_path):
     numbers = [i % 7 for i in range(40)]
     frame = pl.DataFrame({"a": numbers, "b": [i % 2 for i in range(40)], "took": numbers})
     frame.with_columns(pl.col("took").cast(pl.Duration("us"))).write_parquet(tmp_path / "x.parquet")
-    about = loaded(tmp_path / "x.parquet", target="b").about
+    about = loaded(tmp_path / "x.parquet", target="b").header_lines
     assert about["left out"] == "took (values of type Duration, which are not read)"
 
 
 def test_the_first_word_among_numbers_is_named(tmp_path):
     lines = "".join(f"{i if i % 5 != 4 else f'unknown{i}'},{i % 7},{i % 2}\n" for i in range(100))
     (tmp_path / "x.csv").write_text("a,c,b\n" + lines)
-    reason = loaded(tmp_path / "x.csv", target="b").about["left out"]
+    reason = loaded(tmp_path / "x.csv", target="b").header_lines["left out"]
     assert reason.endswith(f"; 80% are numbers, but {tmp_path / 'x.csv'}, line 6 has 'unknown4')")
 
 
 def test_numbers_of_too_many_digits_may_be_left_out_or_a_category(tmp_path):
     lines = "".join(f"{10**50 + i // 4},{i % 7},{i % 2}\n" for i in range(40))
     (tmp_path / "x.csv").write_text("card,a,b\n" + lines)
-    assert loaded(tmp_path / "x.csv", "data.drop=[card]", target="b").about["left out"].startswith("card (data.drop)")
+    assert (
+        loaded(tmp_path / "x.csv", "data.drop=[card]", target="b")
+        .header_lines["left out"]
+        .startswith("card (data.drop)")
+    )
     chosen = loaded(tmp_path / "x.csv", "++data.types={card: category}", target="b")
     assert set(chosen.fitted()["categories"][0]["levels"]) <= {str(10**50 + i) for i in range(10)}
 

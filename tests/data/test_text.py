@@ -307,7 +307,7 @@ def test_folders_are_the_splits(tmp_path, folders):
         assert {name.partition("/")[0] for name in data.files(split)} == {place[split]}
     assert data.size("val") == 20 and data.size("test") == (20 if len(folders) > 2 else 4)
     cut = "" if len(folders) > 2 else "; test: cut from Train/"
-    assert data.about == {"splits": f"the folders {', '.join(f'{name}/' for name in folders)}{cut}"}
+    assert data.header_lines == {"splits": f"the folders {', '.join(f'{name}/' for name in folders)}{cut}"}
 
 
 def test_splits_are_stratified(tmp_path):

@@ -29,7 +29,7 @@ def images(count: int = 40) -> torch.Tensor:
 def test_patches_are_whitened():
     """Uncorrelated, of variance v / (v + EPS), in both signs, for either sign of the components."""
     whiten, x = Whiten(3), images()
-    whiten.fit(x)
+    whiten.init_from_data(x)
     half = whiten.weight[:12].flatten(1)
     assert torch.equal(whiten.weight[12:], -whiten.weight[:12])
     assert (half.gather(1, half.abs().argmax(1, keepdim=True)) > 0).all()
@@ -42,8 +42,8 @@ def test_patches_are_whitened():
 
 def test_whitening_does_not_depend_on_how_images_are_batched():
     first, second = Whiten(3), Whiten(3)
-    first.fit(images(1100))
-    second.fit(images(1100).flip(0))
+    first.init_from_data(images(1100))
+    second.init_from_data(images(1100).flip(0))
     torch.testing.assert_close(first.weight, second.weight, atol=1e-3, rtol=1e-3)
 
 
@@ -71,7 +71,7 @@ def test_without_whitening_the_first_layer_learns():
     plain = net(whiten=False, identity=False)
     assert plain.stem.weight.requires_grad and plain.stem.weight.shape == (24, 3, 2, 2)
     before = plain.stem.weight.clone()
-    plain.fit(images())
+    plain.init_from_data(images())
     assert torch.equal(plain.stem.weight, before)
     conv = plain.group1.convs[0]
     assert not torch.equal(conv(torch.ones(1, 24, 3, 3))[0, :24, 1, 1], torch.ones(24))
@@ -92,7 +92,7 @@ def test_a_run_keeps_the_filters_of_its_train_split(tmp_path):
     whiten = Whiten(1)
     assert not torch.equal(weights, whiten.weight)
     data = Session(*config).data
-    whiten.fit(torch.cat([x for x, _ in data.batches("train")]))
+    whiten.init_from_data(torch.cat([x for x, _ in data.batches("train")]))
     torch.testing.assert_close(weights, whiten.weight.to(weights))
     other = runs.compose(f"data_dir={tmp_path}", *small, f"init={tmp_path / 'run'}", "data.augment.noise=2.0")
     runs.train(tmp_path / "other", other)

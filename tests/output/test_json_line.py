@@ -74,9 +74,9 @@ def test_a_run_and_its_resumption_print_one_line(call, tmp_path):
 def test_what_a_mode_finds_is_in_the_line(mode, keys, call):
     code, out, err = call("dl-run", "--json", f"mode={mode}", *SMALL[:-1])
     found = only_line(out)
-    assert code == 0 and found["status"] == "finished" and found["metrics"] == {} and set(found["found"]) == keys
+    assert code == 0 and found["status"] == "finished" and found["metrics"] == {} and set(found["measured"]) == keys
     assert (found["folder"] is None) == (mode != "find_lr") and len(err.splitlines()) > 5
-    assert all(each is not None for each in found["found"].values())
+    assert all(each is not None for each in found["measured"].values())
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ def test_true_and_false_positive_rates_equal_scikit_learns():
     """ROC and precision-recall curves, with equal probabilities among the rows."""
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-    from dlrun.output.probability_plots import rates
+    from dlrun.tasks.metrics.curves import rates
 
     random = np.random.RandomState(0)
     y, p = random.randint(0, 2, 200), random.randint(0, 20, 200) / 20

@@ -11,10 +11,10 @@ from dlrun.errors import UserError
 from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.folders import read_summary
 from dlrun.stack.fit import fit
-from dlrun.stack.group import Stack
-from dlrun.stack.member import Member, member_state, with_values
-from dlrun.stack.run import make_member
+from dlrun.stack.run import make_job
 from dlrun.stack.selection import selection_of
+from dlrun.stack.stacked import Stack
+from dlrun.stack.stacked_job import StackedJob, job_state, with_values
 from dlrun.sweep.axes import Axis
 from dlrun.sweep.population import first_values
 from dlrun.sweep.settings import Population, Settings
@@ -33,7 +33,7 @@ def together(
 
     settings, axes: of a sweep that selects between epochs.
     """
-    checkpoints, like, members, found = Checkpoints(folder / "stack"), None, list[Member](), {}
+    checkpoints, like, members, found = Checkpoints(folder / "stack"), None, list[StackedJob](), {}
     if list(checkpoints.folder.glob("*.ckpt")):
         found = checkpoints.load_last("id")[0]
     saved = found.get("jobs", {})
@@ -43,8 +43,8 @@ def together(
             if read_summary(folder / str(number)).get("status") == "finished":
                 continue
             values = first_values(settings, axes, number) if isinstance(settings, Population) else {}
-            values = member_state(saved[str(number)], number, values).values if saved else values
-            member = make_member(number, with_values(config, values), names, folder / str(number), like)
+            values = job_state(saved[str(number)], number, values).values if saved else values
+            member = make_job(number, with_values(config, values), names, folder / str(number), like)
             member.values, like = values, member.session
             members.append(member)
             if saved:

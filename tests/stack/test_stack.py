@@ -33,10 +33,10 @@ from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.folders import read_summary
 from dlrun.seeds import mix
 from dlrun.stack.functions import NotStackable
-from dlrun.stack.group import Stack
-from dlrun.stack.member import Member
 from dlrun.stack.net import StackedNet
-from dlrun.stack.run import make_member
+from dlrun.stack.run import make_job
+from dlrun.stack.stacked import Stack
+from dlrun.stack.stacked_job import StackedJob
 from dlrun.stack.trial import gain
 from dlrun.stack.update import StackedUpdate
 from dlrun.sweep.running import spoken
@@ -220,10 +220,10 @@ def test_jobs_together_log_what_they_log_alone(config, tmp_path, monkeypatch):
 def test_jobs_that_choose_their_batch_size_share_their_data(tmp_path):
     """As data=table does; the learning rates of some optimizers follow it."""
     config, names = compose("data=moons", "model=mlp", "model.hidden=[8]", "trainer.epochs=2", "trainer.device=cpu")
-    config["data"]["batch_size"], members = 64, list[Member]()  # what `auto` is before the data is read
+    config["data"]["batch_size"], members = 64, list[StackedJob]()  # what `auto` is before the data is read
     for k in range(2):
         like, one = members[-1].session if members else None, deepcopy(config) | {"seed": k}
-        members.append(make_member(k, one, names, tmp_path / str(k), like, ["data.batch_size"]))
+        members.append(make_job(k, one, names, tmp_path / str(k), like, ["data.batch_size"]))
     first, second = (member.session for member in members)
     assert first.data is second.data and first.data.batch_size == second.config["data"]["batch_size"] == 32
     take_over = Session(deepcopy(second.config), names, ["data.batch_size"], like=second)  # of a member of a population
@@ -234,7 +234,7 @@ def test_jobs_that_choose_their_batch_size_share_their_data(tmp_path):
 def test_a_stack_evaluates_its_jobs_at_once(words, tmp_path, monkeypatch):
     monkeypatch.setattr("dlrun.stack.learning.MOST", 3 * 40 * 64)  # several parts, the last one smaller
     small = ["model=mlp", "model.hidden=[8]", "trainer.device=cpu", *words]
-    members = [make_member(k, *compose(*small, f"seed={k}"), tmp_path / str(k)) for k in range(3)]
+    members = [make_job(k, *compose(*small, f"seed={k}"), tmp_path / str(k)) for k in range(3)]
     data = members[0].session.data
     wanted = [member.session.task.evaluate(data, "val") for member in members]
     found = Stack(members, Checkpoints(tmp_path), "id").learner.evaluate([data] * 3)
@@ -251,7 +251,7 @@ CARTS += ["trainer.epochs=3", "task.num_steps=16", "task.eval_episodes=3", "mode
 PENDULA = ["data=gym", "data.id=Pendulum-v1", *CARTS[1:], "task.update_epochs=2", "task.kl_coef=0.1"]
 OTHERS = {
     "autoencoder": [*IMAGES, "model=autoencoder", "model.hidden=[16]", "model.dropout=0.2", "task.noise=0.3"],
-    "vae": [*IMAGES, "model=vae", "model.hidden=[16]", "task.n_samples=4"],
+    "vae": [*IMAGES, "model=vae", "model.hidden=[16]", "task.num_samples=4"],
     "adversarial_autoencoder": [*IMAGES, "model=adversarial_autoencoder", "model.hidden=[16]"],
     "gan": [*IMAGES, "model=gan", "model.width=2", "task.loss=hinge", "trainer.ema=0.9"],
     "infogan": [*IMAGES, "model=infogan", "model.width=2", "model.units=8", "task.n_critic=2"],
@@ -413,7 +413,7 @@ def test_a_trial_leaves_no_trace(name, config, tmp_path):
     """It takes steps with the jobs' optimizers, environments and statistics, and undoes them."""
     jobs = [compose(*OTHERS["dqn"], "task=dqn", f"seed={k}") for k in range(2)] if name == "dqn" else []
     jobs = jobs or [config(*COMMON, *job) for job in JOBS]
-    members = [make_member(k, *job, tmp_path / str(k)) for k, job in enumerate(jobs)]
+    members = [make_job(k, *job, tmp_path / str(k)) for k, job in enumerate(jobs)]
     stack = Stack(members, Checkpoints(tmp_path), "id")
     before = deepcopy({number: part["state"]["components"] for number, part in stack.parts()[0].items()})
     assert gain(stack) > 0
@@ -440,10 +440,10 @@ def test_a_stack_that_needs_too_much_memory_is_halved(tmp_path):
 def test_obstacles_to_stacking_are_named(config, tmp_path):
     def refusal(*jobs: list[str]) -> str:
         with pytest.raises(NotStackable) as error:
-            members: list[Member] = []
+            members: list[StackedJob] = []
             for number, job in enumerate(jobs):
                 like = members[-1].session if members else None
-                members.append(make_member(number, *config(*job), tmp_path / str(number), like))
+                members.append(make_job(number, *config(*job), tmp_path / str(number), like))
             gain(Stack(members, Checkpoints(tmp_path / "stack"), "id"))
         return str(error.value)
 

@@ -17,7 +17,7 @@ from dlrun.errors import UserError
 from dlrun.output.folders import read_summary
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.selection import goal_of
-from dlrun.sweep.halving import hopeless, is_rung
+from dlrun.sweep.halving import is_rung, to_stop
 from dlrun.sweep.outcomes import own_end, record
 from dlrun.sweep.population import check, explored, first_values, points, successors, with_seeds
 from dlrun.sweep.settings import Population, Search
@@ -91,10 +91,10 @@ def test_halving_keeps_the_best_at_each_rung():
     late = replace(ASHA, pruner_warmup_epochs=3, reduction=4)
     assert [epoch for epoch in range(1, 60) if is_rung(late, epoch)] == [3, 12, 48]
     scores = {0: 0.1, 1: 0.4, 2: nan, 3: 0.4, 4: 0.3, 5: 0.2, 6: -inf, 7: 0.9}
-    assert hopeless(ASHA, 1, scores) == [0, 2, 5, 6]
-    assert hopeless(replace(ASHA, reduction=4), 1, scores) == [0, 2, 4, 5, 6]  # the second best are two
-    assert hopeless(replace(ASHA, reduction=9), 1, scores) == [0, 1, 2, 3, 4, 5, 6]
-    assert hopeless(ASHA, 3, scores) == [] and hopeless(ASHA, 2, {4: nan, 5: nan}) == [5]
+    assert to_stop(ASHA, 1, scores) == [0, 2, 5, 6]
+    assert to_stop(replace(ASHA, reduction=4), 1, scores) == [0, 2, 4, 5, 6]  # the second best are two
+    assert to_stop(replace(ASHA, reduction=9), 1, scores) == [0, 1, 2, 3, 4, 5, 6]
+    assert to_stop(ASHA, 3, scores) == [] and to_stop(ASHA, 2, {4: nan, 5: nan}) == [5]
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,7 @@ def test_generators_that_change_nothing_are_measured_so():
     task, data = make_cyclegan(net=net), Batches(*squares(40), SPEC, 7)
     found = task.evaluate(data, "val")
     assert found.keys() == task.scores.keys()
-    assert found["cycle"] == 0 and found["shape"] == pytest.approx(1, abs=1e-5)
+    assert found["cycle_mae"] == 0 and found["luminance_corr"] == pytest.approx(1, abs=1e-5)
     assert found["colour_gap"] == pytest.approx(0.25) and found["swd"] > 0.1
     grey, painted = task.measured(data, "val")
     assert (grey["colour"], grey["colour_of_translations"]) == pytest.approx((0, 0.25))
@@ -180,11 +180,11 @@ def test_images_that_are_grey_have_no_colour_to_measure():
     spec = Image((1, 8, 8), classes=2)
     x, y = squares(12)
     task, data = make_cyclegan(spec), Batches(x[:, :1].contiguous(), y, spec, 5)
-    assert task.evaluate(data, "val").keys() == task.scores.keys() == {"swd", "cycle", "shape"}
+    assert task.evaluate(data, "val").keys() == task.scores.keys() == {"swd", "cycle_mae", "luminance_corr"}
 
 
 def test_sheets_and_predictions():
-    task, data = make_cyclegan(n_samples=5), Batches(*squares(20), SPEC, 8)
+    task, data = make_cyclegan(num_samples=5), Batches(*squares(20), SPEC, 8)
     sheets = task.preview(data)
     assert {name: tuple(sheet.shape) for name, sheet in sheets.items()} == dict.fromkeys(
         ("from_0", "from_1"), (3, 26, 44)
@@ -216,7 +216,7 @@ def test_grey_squares_become_red_and_red_ones_grey():
     learn(task, squares(32), 200)
     after = task.evaluate(data, "val")
     assert after["colour_gap"] < 0.06 < before["colour_gap"], (before, after)
-    assert after["cycle"] < 0.08 < 0.3 < before["cycle"] and after["swd"] < 0.7 * before["swd"]
+    assert after["cycle_mae"] < 0.08 < 0.3 < before["cycle_mae"] and after["swd"] < 0.7 * before["swd"]
 
 
 @pytest.mark.thorough
@@ -241,7 +241,7 @@ def test_a_split_without_a_domain_is_refused(tmp_path):
     ("model.blocks=0", r"model.blocks=0: expected an integer in \[1, 1000\]"),
     ("model.width=0", "model.width=0: expected an integer >= 1"),
     ("task.cycle_weight=-1", "task.cycle_weight=-1: expected a number >= 0"),
-    ("task.n_samples=0", "task.n_samples=0: expected an integer >= 1"),
+    ("task.num_samples=0", "task.num_samples=0: expected an integer >= 1"),
     ("data.source.samples=0", "data.source.samples=0: expected an integer >= 1"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(keys, text):

@@ -66,14 +66,14 @@ def test_score_and_guesses_share_all_convolutions():
 def test_the_bound_is_the_log_probability_of_the_codes(number):
     task = make_infogan(net=dict(codes=number), info_weight=0.5, code_weight=3.0)
     z, out = codes(50, 7 + number), 2 * torch.randn(50, 5 + 2 * number, generator=torch.Generator().manual_seed(1))
-    terms, metrics = task.told(out, z)
+    terms, metrics = task.code_losses(out, z)
     category = torch.distributions.Categorical(logits=out[:, 1:5]).log_prob(z[:, -4:].argmax(1))
     deviation = out[:, 5 + number :].clamp(-5, 2).exp()
     numbers = torch.distributions.Normal(out[:, 5 : 5 + number], deviation).log_prob(uniform(z[:, 3:-4]))
     assert terms[0].item() == pytest.approx(-0.5 * category.mean().item(), rel=1e-4)
     assert terms[1].item() == pytest.approx(-3 * numbers.sum(1).mean().item(), rel=1e-4, abs=1e-6)
     bound = category.mean() + log(4) + numbers.sum(1).mean() + number * log(2)
-    assert metrics["information"].item() == pytest.approx(bound.item(), rel=1e-4)
+    assert metrics["mutual_information"].item() == pytest.approx(bound.item(), rel=1e-4)
 
 
 def test_the_critic_learns_to_guess_and_the_generator_to_be_guessed():
@@ -89,7 +89,7 @@ def test_the_critic_learns_to_guess_and_the_generator_to_be_guessed():
         moved = {name: any(not torch.equal(a, b) for a, b in zip(before[name], net.parameters(), strict=True))
                  for name, net in parts.items()}  # fmt: skip
         assert moved == {"generator": clock.step == 1, "trunk": True, "guesses": True}
-        assert "information" in metrics and ("loss" in metrics) == (clock.step == 1)
+        assert "mutual_information" in metrics and ("loss" in metrics) == (clock.step == 1)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (3, 5), (5, 3), (2, 2), (1, 4), (6, 6)])
@@ -118,7 +118,7 @@ def test_a_perfect_clustering_with_other_numbers():
 
 
 def test_sheets_have_a_category_in_each_row():
-    task = make_infogan(n_samples=12)
+    task = make_infogan(num_samples=12)
     z = task.codes(3, 2)
     assert z[:, -4:].argmax(1).tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     assert torch.equal(z[:3, :5], z[3:6, :5]) and not torch.equal(z[0, :3], z[1, :3])
@@ -137,7 +137,7 @@ def test_sheets_have_a_category_in_each_row():
     assert all(render(figure).std() > 1 for figure in report["figures"].values())
     assert sorted(report["class_of_category"]) == [0, 1, 2, 3]
     scores = task.evaluate(data, "val")
-    assert scores.keys() == task.scores.keys() and 0 < scores["matched"] <= scores["purity"] <= 1
+    assert scores.keys() == task.scores.keys() and 0 < scores["clustering_acc"] <= scores["purity"] <= 1
 
 
 def test_images_without_classes_have_no_clusters_to_match():
@@ -159,7 +159,7 @@ def test_images_tell_their_codes_only_if_that_is_asked_for(weight):
         out = task.net.eval()(z)
     told = (out[:, 1:5].argmax(1) == z[:, -4:].argmax(1)).float().mean()
     error = (out[:, 5:7] - uniform(z[:, 3:5])).square().mean()  # 1 / 3 if nothing is known
-    bound = task.told(out, z)[1]["information"]
+    bound = task.code_losses(out, z)[1]["mutual_information"]
     assert (told > 0.85 and error < 0.1 and bound > 2) if weight else (told < 0.5 and error > 0.2 and bound < 0)
 
 

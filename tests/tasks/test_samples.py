@@ -13,7 +13,7 @@ from dlrun.errors import ConfigError, DataError, Diverged, UserError
 from dlrun.tasks.generative.wgan_gp import WganGp
 
 TINY = [o for o in runs.SMALL if not o.startswith("model.")]
-PAIR = ["model=wgan_gp", "model.width=4", "task.n_critic=2", "task.n_samples=4", *TINY]
+PAIR = ["model=wgan_gp", "model.width=4", "task.n_critic=2", "task.num_samples=4", *TINY]
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_a_long_run_has_a_video_of_limited_length(tmp_path):
     (["model=adversarial_autoencoder", "model.latent=0"], "model.latent=0: expected an integer >= 1"),
     (["model=wgan_gp", "task.n_critic=0"], "task.n_critic=0: expected an integer in \\[1, 1000\\]"),
     (["model=wgan", "task.n_critic=0"], "task.n_critic=0: expected an integer in \\[1, 1000\\]"),
-    (["model=vae", "task.n_samples=0"], "task.n_samples=0: expected an integer >= 1"),
+    (["model=vae", "task.num_samples=0"], "task.num_samples=0: expected an integer >= 1"),
     (["model=dcgan", "model.form=mine"], "model.form=mine: expected one of paper, book, small"),
 ])  # fmt: skip
 def test_impossible_settings_of_samples_are_refused(keys, text):

@@ -189,7 +189,7 @@ def test_metrics_of_pixels():
     task = make(Echo(), spec, metrics=calls)
     assert list(task.scores) == ["loss", "acc", "miou", "f1_0", "f1_1", "f1_2", "iou", "mcc"]
     task.prepare(data)
-    assert task.about["skewed"].endswith(
+    assert task.header_lines["skewed"].endswith(
         "look at balanced_acc; to weigh all classes alike: task.class_weights=balanced"
     )
     found = task.evaluate(data, "test")
@@ -565,7 +565,7 @@ def test_folders_are_the_splits(folder):
     inside = read(folder)
     deep = len(list((folder / "images" / "train").iterdir()))
     assert len(inside.x_train) + len(inside.x_test) == whole and inside.num_val == whole - deep
-    assert inside.about == "the folders train/, val/; test: cut from train/"
+    assert inside.split_note == "the folders train/, val/; test: cut from train/"
     for split in ("train", "val"):
         (folder / split).mkdir()
         for part in ("images", "masks"):

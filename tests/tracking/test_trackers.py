@@ -23,10 +23,10 @@ from runs import compose, train
 from dlrun.config.check import check_section
 from dlrun.config.signatures import signature
 from dlrun.errors import ConfigError, UserError
+from dlrun.output import tracking
+from dlrun.output.tracking import Tracking, require_installed
 from dlrun.tracking import follow as track
-from dlrun.tracking import processes as tracking
 from dlrun.tracking import trackers
-from dlrun.tracking.processes import Tracking, require_installed
 from dlrun.tracking.trackers import require_answer
 
 CONFIG = {"output_dir": ".", "seed": 3, "model": {"_target_": "x", "width": 5}, "tracker": {"fake": {}}}

@@ -38,12 +38,12 @@ def mode(monkeypatch, capsys, tmp_path):
 
 
 def test_the_range_test_rises_exponentially_and_suggests_the_steepest_fall(mode, tmp_path):
-    class Time:
+    class At:
         fraction = 0.0
 
     for fraction, factor in ((0, 1e-4), (0.5, 1e-2), (1, 1)):
-        Time.fraction = fraction
-        assert range_test(Time, low=1e-4) == pytest.approx(factor)
+        At.fraction = fraction
+        assert range_test(At, low=1e-4) == pytest.approx(factor)
     assert suggestion(RangeTest([1, 2, 4, 8, 16], [], [5, 4, 1, 0.5, 3])) == 2
     noisy = [
         5,

@@ -98,7 +98,7 @@ def test_a_resume_reads_the_run_after_it_is_locked(refused, finished, tmp_path, 
 
 def test_the_settings_of_a_tracker_may_change(dl_run, refused, finished, tmp_path, monkeypatch):
     """Alone, or with the tracker; nothing is started here, but the config that the tracker reads is written."""
-    monkeypatch.setattr("dlrun.tracking.processes.find_spec", lambda name: True)
+    monkeypatch.setattr("dlrun.output.tracking.find_spec", lambda name: True)
     monkeypatch.setattr("dlrun.output.run_folder.RunFolder.start_trackers", lambda *args: None)
     shutil.copytree(finished, tmp_path / "run")
     changes = (

@@ -29,7 +29,7 @@ def predict(
     run: FinishedRun, x: Any, fit: bool, samples: int | None, episodes: int | None, seed: int
 ) -> pl.DataFrame | np.ndarray:
     """Return a frame with a row per input, or an array of images or masks. Raises UserError for wrong inputs."""
-    takes = run.task.takes
+    takes = run.task.accepts
     used = {"inputs": x is not None, "latent": samples is not None, "episodes": episodes is not None}
     ways = [name for name, is_used in used.items() if is_used]
     expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)
@@ -50,8 +50,8 @@ def predict(
 
 def outputs(run: FinishedRun, x: Any, fit: bool) -> np.ndarray:
     """Return probabilities, real outputs or images. Raises UserError for wrong inputs."""
-    if "inputs" not in run.task.takes and "images" not in run.task.takes:
-        raise UserError(f"this run does not take inputs\n  expected run.predict with {WAYS[run.task.takes[0]]}")
+    if "inputs" not in run.task.accepts and "images" not in run.task.accepts:
+        raise UserError(f"this run does not take inputs\n  expected run.predict with {WAYS[run.task.accepts[0]]}")
     with within_memory():
         return torch.cat(list(_predicted(run, x, fit))).numpy()
 
@@ -67,7 +67,7 @@ def _sampled(run: FinishedRun, samples: int, seed: int) -> Tensor:
 
 
 def _predicted(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
-    way, size = run.task.takes[0], run.sample_data.eval_batch_size
+    way, size = run.task.accepts[0], run.sample_data.eval_batch_size
     batches, count = _encoded(run, x, fit), 0
     for encoded in batches:
         for part in encoded.split(size):

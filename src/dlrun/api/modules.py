@@ -24,7 +24,7 @@ class Expected(NamedTuple):
 def guarded(run: FinishedRun) -> nn.Module:
     """Return a copy of the evaluated network that refuses inputs of another shape or type than it was trained on."""
     net, spec = deepcopy(run.task.evaluated()).eval(), run.data.spec
-    if run.task.takes == ("latent",):
+    if run.task.accepts == ("latent",):
         expected = _codes(run)
     else:
         has_ids = isinstance(spec, Tokens)
@@ -35,7 +35,7 @@ def guarded(run: FinishedRun) -> nn.Module:
 
 def full(run: FinishedRun) -> nn.Module:
     """Return the network with normalisation inside, as `dl-runs export` writes it; it refuses wrong inputs, too."""
-    graph, spec, way = Graph(run, run.task.takes[0]).eval(), run.data.spec, run.task.takes[0]
+    graph, spec, way = Graph(run, run.task.accepts[0]).eval(), run.data.spec, run.task.accepts[0]
     if way == "latent":
         expected = _codes(run)
     elif isinstance(spec, Image | Mask):

@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlrun.config.check import check
 from dlrun.config.explain import explain
+from dlrun.config.older import update_config
 from dlrun.config.pairing import CONFIGS
-from dlrun.config.renamed import ADDED, JOINED, moved
 from dlrun.config.signatures import signature
 from dlrun.config.untrusted import is_call, read_yaml, refuse_calls, refuse_growth
 from dlrun.errors import IN_MEMORY, DataError, UserError, check_state, first_line
@@ -37,9 +37,7 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
             raw = container(saved, resolve=False)
             refuse_calls(folder, raw, _default_data_dir())
             refuse_growth(folder, raw)
-            _follow_moves(saved, raw)
-            _join_source(saved, raw)
-            _add_keys(saved)
+            update_config(saved)
             return saved, dict(choices)
         why = "it is not the config of a run"
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
@@ -48,42 +46,6 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
         f"{folder}: cannot read the run's config in {folder / '.hydra'}: {why}\n"
         "  expected config.yaml and hydra.yaml as dl-run wrote them; init=... starts a new run from its weights"
     )
-
-
-def _follow_moves(saved: DictConfig, raw: dict) -> None:
-    """Replace the `_target_`s of trackers whose module has moved since the run was started."""
-    trackers = raw.get("tracker")
-    for name, node in trackers.items() if isinstance(trackers, dict) else ():
-        target = node.get("_target_") if isinstance(node, dict) else None
-        if isinstance(target, str) and moved(target) != target:
-            saved["tracker"][name]["_target_"] = moved(target)
-
-
-def _join_source(saved: DictConfig, raw: dict) -> None:
-    """Turn the data of a run whose reader was configured apart, in data.source, into that of the present class."""
-    data = raw.get("data")
-    source = data.get("source") if isinstance(data, dict) else None
-    target, names = JOINED.get(str(source.get("_target_")), ("", {})) if isinstance(source, dict) else ("", {})
-    if not target or not isinstance(data, dict) or not isinstance(source, dict):
-        return
-    own = {names.get(key, key): value for key, value in source.items()}
-    kept = {key: value for key, value in data.items() if key != "source"}
-    added = {key: value for key, value in own.items() if key in signature(target).keys and key not in kept}
-    saved["data"] = {**kept, **added, "_target_": target}
-
-
-def _add_keys(saved: DictConfig) -> None:
-    """Add the keys of data and trackers that they did not have when the run was started."""
-    raw = container(saved, resolve=False)
-    data, trackers = raw.get("data"), raw.get("tracker")
-    nodes = {"data": data}
-    nodes |= {f"tracker.{name}": node for name, node in (trackers if isinstance(trackers, dict) else {}).items()}
-    for path, node in nodes.items():
-        if not isinstance(node, dict):
-            continue
-        for key, value in ADDED.get(moved(str(node.get("_target_"))), {}).items():
-            if key not in node:
-                OmegaConf.update(saved, f"{path}.{key}", value, force_add=True)
 
 
 def new_run_arguments(folder: Path, change: str) -> str:

@@ -16,7 +16,7 @@ def is_zip(argument: str) -> bool:
     return ZIP.fullmatch(argument) is not None
 
 
-def members(argument: str) -> list[tuple[str, str]]:
+def pairs_of(argument: str) -> list[tuple[str, str]]:
     """Return the keys of a zip, each with its values as text. Raises UserError for fewer than two keys."""
     pairs = []
     match = ZIP.fullmatch(argument)

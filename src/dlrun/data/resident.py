@@ -33,7 +33,7 @@ class Resident:
 
     splits: indices into the train arrays, by split. Without an entry "test", all of the test arrays are the test split.
     prepare(x, draw): turns stored values into the network's input; draw is None outside training.
-    weights: of the train arrays' samples, float32 (N,), a third member of the train batches; None for none.
+    weights: of the train arrays' samples, float32 (N,), a third column of the train batches; None for none.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class Resident:
         order = rows[epoch_order(len(rows), partial(self.targets, "train"), sampler, seed, epoch).to(self.device)]
         for start, chunk, skip in chunks(order, self.sample_values, batch_size, first):
             draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk)
-            members: tuple[Tensor, ...] = self._gather("fit", chunk, draw)
-            if self.weights is not None:  # a third member, for tasks that weigh samples
-                members = (*members, self.weights.index_select(0, chunk))
-            batches = zip(*(member.split(batch_size) for member in members), strict=True)
+            columns: tuple[Tensor, ...] = self._gather("fit", chunk, draw)
+            if self.weights is not None:  # a third column, for tasks that weigh samples
+                columns = (*columns, self.weights.index_select(0, chunk))
+            batches = zip(*(column.split(batch_size) for column in columns), strict=True)
             yield from cast("Iterator[Batch]", islice(batches, skip, None))
 
     def evaluate(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -31,7 +31,8 @@ SEEN = 5000  # images whose patches are whitened
 class Whiten(nn.Module):
     """A convolution that whitens patches, with a bias that learns: (B, C, H, W) -> (B, 8 C, H - 1, W - 1).
 
-    Its filters are a buffer: they do not learn, and checkpoints hold them. Until `fit` they are the single pixels.
+    Its filters are a buffer: they do not learn, and checkpoints hold them. Until `init_from_data` they are the single
+    pixels.
     """
 
     weight: Tensor
@@ -46,7 +47,7 @@ class Whiten(nn.Module):
         return F.conv2d(x, self.weight, self.bias)
 
     @torch.no_grad()
-    def fit(self, images: Tensor) -> None:
+    def init_from_data(self, images: Tensor) -> None:
         """Set the filters to the principal components of the images' patches, scaled to a variance of 1."""
         patches = [F.unfold(each, PATCH).transpose(0, 1).flatten(1) for each in images.float().split(500)]
         total = sum((each @ each.T for each in patches), torch.zeros((), device=images.device))
@@ -106,14 +107,14 @@ class Scaled(nn.Linear):
 
 
 class FastCNN(nn.Sequential):
-    """The whole net: (B, C, H, W) -> (B, outputs). num_fitted: number of inputs that `fit` takes (tasks/base.py)."""
+    """The whole net: (B, C, H, W) -> (B, outputs)."""
 
-    num_fitted = SEEN
+    num_init_samples = SEEN
 
-    def fit(self, images: Tensor) -> None:
+    def init_from_data(self, images: Tensor) -> None:
         """Whiten with the patches of these normalised images of the train split, if this net whitens."""
         if isinstance(self[0], Whiten):
-            self[0].fit(images)
+            self[0].init_from_data(images)
 
 
 def fast_cnn(

@@ -6,7 +6,7 @@ subtracts the mean of the advantages; the book, section 14.4.6, prints Q = V + A
 """
 
 from math import log, pi, sqrt
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,14 +46,6 @@ class Normaliser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x - self.mean) * (self.var + 1e-8).rsqrt()).clamp(-10, 10)
-
-
-@runtime_checkable
-class Observer(Protocol):
-    """A network with running statistics of observations."""
-
-    def observe(self, obs: Tensor) -> None:
-        """Add observations (B, features) to the running statistics, if the net has any."""
 
 
 class Policy(nn.Module):

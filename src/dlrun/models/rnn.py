@@ -13,6 +13,7 @@ from dlrun.models.columns import since_last, step_entry
 from dlrun.models.embedding import Embedding as EmbeddingLayer
 from dlrun.models.embedding import make_embedding
 from dlrun.models.layers import initialise
+from dlrun.models.options import options_of
 from dlrun.models.recurrence import unroll
 from dlrun.spec import Series, Tokens
 from dlrun.types import Embedding, Probability, Range, Size
@@ -34,7 +35,7 @@ class Recurrent(nn.Module):
         self.embedding, self.layers, self.output = embedding, nn.ModuleList(layers), output
         self.between, self.at_inputs = nn.Dropout(dropout), nn.Dropout(input_dropout)
         self.head, self.mask_padding, self.is_fused = head, mask_padding, is_fused
-        self.description = getattr(embedding, "description", "")
+        self.description = options_of(embedding).description
 
     def report(self) -> dict:
         """The embedding's files for the run's folder, at the end of a run."""

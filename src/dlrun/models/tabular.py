@@ -1,8 +1,8 @@
 """A network for tables: embedded columns, then several perceptrons that share most of their weights.
 
-Source: Gorishniy et al. 2025 (TabM: members share matrices and differ in the scales of their inputs and outputs and in
-their heads); Holzmueller et al. 2024 (RealMLP: waves, one-hot for few levels, a learned scale per feature); Gorishniy
-et al. 2022 (embeddings of numbers).
+Source: Gorishniy et al. 2025 (TabM: ensemble members share matrices and differ in the scales of their inputs and
+outputs and in their heads); Holzmueller et al. 2024 (RealMLP: waves, one-hot for few levels, a learned scale per
+feature); Gorishniy et al. 2022 (embeddings of numbers).
 """
 
 from math import log
@@ -31,7 +31,7 @@ def tabular(
     sigma: NonNegative,
     size: Size,
 ) -> nn.Module:
-    """Rows (B, features) -> (B, outputs); in training (B, members, outputs) if there are several members.
+    """Rows (B, features) -> (B, outputs); in training (B, members, outputs) if there are several ensemble members.
 
     hidden: widths of the hidden layers. frequencies: waves of each number; sigma: standard deviation of their
     frequencies at the start, 0: numbers enter as they are. size: numbers that each number becomes.
@@ -55,9 +55,9 @@ def tabular(
 
 
 class Tabular(nn.Module):
-    """In training the outputs of all members (B, members, outputs); else (B, outputs), those of their mean prediction.
+    """In training the outputs of all ensemble members (B, members, outputs); else those of their mean (B, outputs).
 
-    Members are averaged as probabilities, or as real outputs.
+    Ensemble members are averaged as probabilities, or as real outputs.
     """
 
     def __init__(self, first: nn.Module, layers: nn.Module, heads: nn.Module, spec: Table | Columns) -> None:
@@ -94,10 +94,10 @@ class Scale(nn.Module):
 
 
 class Shared(nn.Linear):
-    """A dense layer with one matrix for all members: (B, 1 or members, in) -> (B, members, out).
+    """A dense layer with one matrix for all ensemble members: (B, 1 or members, in) -> (B, members, out).
 
-    Each member scales its inputs and outputs and has a bias of its own. is_first: its inputs have random signs, so that
-    members begin apart (Wen et al. 2020, BatchEnsemble).
+    Each of them scales its inputs and outputs and has a bias of its own. is_first: its inputs have random signs, so
+    that they begin apart (Wen et al. 2020, BatchEnsemble).
     """
 
     def __init__(self, features: int, width: int, members: int, is_first: bool) -> None:
@@ -113,7 +113,7 @@ class Shared(nn.Linear):
 
 
 class Heads(nn.Module):
-    """A dense layer for each member: (B, members, width) -> (B, members, outputs)."""
+    """A dense layer for each ensemble member: (B, members, width) -> (B, members, outputs)."""
 
     def __init__(self, width: int, outputs: int, members: int) -> None:
         super().__init__()

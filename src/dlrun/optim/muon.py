@@ -26,7 +26,7 @@ class Muon(Optimizer):
         super().__init__([group if _is_orthogonal(group) else {"lr": rest_lr} | group for group in params], defaults)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closures: see Update
         for group, params, grads, states in learning(self):
             lr, decay = group["lr"], group["weight_decay"]
             if _is_orthogonal(group):

@@ -11,7 +11,7 @@ class Lion(Optimizer):
     """The sign of an interpolation between momentum and gradient (Chen et al. 2023, program 1)."""
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closures: see Update
         for group, params, grads, states in learning(self):
             first, second = group["betas"]
             for param, state in zip(params, states, strict=True):
@@ -28,7 +28,7 @@ class Lamb(Optimizer):
     """Adam whose step in each tensor has that tensor's norm times the rate (You et al. 2020, algorithm 2)."""
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closures: see Update
         for group, params, grads, states in learning(self):
             steps = adam_direction(grads, states, group["betas"])
             torch._foreach_add_(steps, params, alpha=group["weight_decay"])
@@ -42,7 +42,7 @@ class Lookahead(Optimizer):
     """SGD or AdamW; after each `every` steps the weights return part of the way (Zhang et al. 2019, algorithm 1)."""
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closures: see Update
         for group, params, grads, states in learning(self):
             for param, state in zip(params, states, strict=True):
                 if not state:
@@ -70,7 +70,7 @@ class ScheduleFree(Optimizer):
     """
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closures: see Update
         for group, params, grads, states in learning(self):
             (share, second), lr = group["betas"], group["lr"]
             for y, grad, state in zip(params, grads, states, strict=True):

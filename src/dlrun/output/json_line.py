@@ -19,12 +19,12 @@ FLAG = "--json"
 class Ending:
     """The state of a command at its end.
 
-    folder: of the run or the sweep. error: the message of a user error. found: what a mode other than train measured.
+    folder: of the run or the sweep. error: the message of a user error. measured: by find_lr, find_batch or time.
     """
 
     folder: Path | None = None
     error: str | None = None
-    found: dict[str, object] = field(default_factory=dict)
+    measured: dict[str, object] = field(default_factory=dict)
 
 
 ENDING = Ending()  # of this process, which runs one command
@@ -33,7 +33,7 @@ ENDING = Ending()  # of this process, which runs one command
 @contextmanager
 def one_json_line() -> Iterator[None]:
     """Send what the block prints to standard error, also what its child processes print; then print the line."""
-    out, ENDING.folder, ENDING.error, ENDING.found = sys.stdout, None, None, {}
+    out, ENDING.folder, ENDING.error, ENDING.measured = sys.stdout, None, None, {}
     sys.stdout.flush()
     code = 1  # a bug, which ends in a traceback
     descriptor = _swap(None)
@@ -66,15 +66,15 @@ def _swap(descriptor: int | None) -> int | None:
 def ending(code: int) -> dict[str, object]:
     """Return the content of the line: how the command ended, and the results of its run or sweep."""
     folder = ENDING.folder
-    found: dict[str, object] = {"folder": None, "status": _word(code), "exit_code": code, "error": ENDING.error}
-    found["metrics"] = {}
+    line: dict[str, object] = {"folder": None, "status": _word(code), "exit_code": code, "error": ENDING.error}
+    line["metrics"] = {}
     if folder is not None:
-        found["folder"] = str(folder.resolve())
-    if ENDING.found or folder is None:
-        return found | ({"found": ENDING.found} if ENDING.found else {})
+        line["folder"] = str(folder.resolve())
+    if ENDING.measured or folder is None:
+        return line | ({"measured": ENDING.measured} if ENDING.measured else {})
     if os.path.isfile(folder / "sweep.json"):
-        return found | _of_sweep(folder)
-    return found | _of_run(folder, code)
+        return line | _of_sweep(folder)
+    return line | _of_run(folder, code)
 
 
 def _word(code: int) -> str:

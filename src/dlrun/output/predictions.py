@@ -1,13 +1,10 @@
 """Plots of a supervised network's predictions on tables. Each function returns a matplotlib figure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from dlrun.data.base import SampleData
 from dlrun.output.drawing import COLOURS, DARK, GREY, TRAIN, VAL, drawable, new_figure, plain_ticks
 from dlrun.spec import Columns, Series, Table
 
@@ -15,23 +12,24 @@ if TYPE_CHECKING:
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
-Predict = Callable[[Tensor], Tensor]
+Samples = tuple[np.ndarray, np.ndarray]  # inputs (N, features) and targets
+Predict = Callable[[np.ndarray], np.ndarray]
 WINDOWS = 300  # of a series that are drawn
 POINTS = 50_000  # most points of a plot: matplotlib takes 60 bytes for each, and a file of all would be huge
 
 
-def decision_boundary(data: SampleData, predict: Predict, labels: tuple[str, ...]) -> "Figure":
+def decision_boundary(train: Samples, predict: Predict, spec: Table, labels: Sequence[str]) -> "Figure":
     """Predicted classes over the plane of two features, with the train samples (the book, section 9.8).
 
     Two classes: the probability of the second, and the line where it is 0.5. More: the most likely class. predict:
     points (N, 2) -> probabilities (N, C).
     """
     figure, axes = new_figure(7.2, 5.0)
-    x, y = _all(data, "train")
+    x, y = train
     classes = drawable(labels)
     low, high = x.min(0) - 0.5, x.max(0) + 0.5
     across, up = np.meshgrid(*(np.linspace(a, b, 300, dtype=np.float32) for a, b in zip(low, high, strict=True)))
-    p = _predict_at(data, predict, np.stack((across, up), -1).reshape(-1, 2))
+    p = predict(np.stack((across, up), -1).reshape(-1, 2))
     extent = (low[0], high[0], low[1], high[1])
     style: dict[str, Any] = {"origin": "lower", "extent": extent, "aspect": "auto", "alpha": 0.4}
     if len(classes) == 2:
@@ -49,8 +47,7 @@ def decision_boundary(data: SampleData, predict: Predict, labels: tuple[str, ...
         axes.scatter(
             *mine.T, color=colours[k], marker="os^Dv"[k % 5], s=16, edgecolors="white", linewidths=0.4, label=label
         )
-    columns = data.spec.names if isinstance(data.spec, Table) else ()
-    names = drawable(columns, ("x1", "x2")) if len(columns) == 2 else ["x1", "x2"]
+    names = drawable(spec.names, ("x1", "x2")) if len(spec.names) == 2 else ["x1", "x2"]
     axes.set(xlabel=names[0], ylabel=names[1], xlim=extent[:2], ylim=extent[2:])
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis)
@@ -58,15 +55,15 @@ def decision_boundary(data: SampleData, predict: Predict, labels: tuple[str, ...
     return figure
 
 
-def fitted_line(data: SampleData, predict: Predict) -> "Figure":
+def fitted_line(train: Samples, test: Samples, predict: Predict, spec: Table | Columns | Series) -> "Figure":
     """Predictions over the single feature, with the train and test samples. predict: (N, 1) -> (N, targets).
 
     The height is that of the samples, since a fit of many degrees may go far beyond them.
     """
     figure, axes = new_figure()
-    (x, y), (x_test, y_test) = _all(data, "train"), _all(data, "test")
+    (x, y), (x_test, y_test) = train, test
     line = np.linspace(x.min(), x.max(), 1000, dtype=np.float32)[:, None]
-    out = _predict_at(data, predict, line)
+    out = predict(line)
     for k in range(y.shape[1]):
         number = f" {k + 1}" if y.shape[1] > 1 else ""
         dots, fit = (TRAIN, VAL) if k == 0 else (COLOURS[2 * k % 10], COLOURS[(2 * k + 1) % 10])
@@ -75,7 +72,7 @@ def fitted_line(data: SampleData, predict: Predict) -> "Figure":
             x_test[:, 0], y_test[:, k], s=12, alpha=0.5, edgecolors=GREY, facecolors="none", label=f"test{number}"
         )
         axes.plot(line[:, 0], out[:, k], color=fit, linewidth=1.8, label=f"fit{number}")
-    column, unit = (data.spec.names[:1], _unit(data.spec)) if isinstance(data.spec, Table) else ((), "")
+    column, unit = (spec.names[:1], _unit(spec)) if isinstance(spec, Table) else ((), "")
     axes.set(xlabel=drawable(column or ["x"], ["x"])[0], ylabel=f"y{unit}")
     low, high = min(y.min(), y_test.min()), max(y.max(), y_test.max())
     margin = 0.1 * (high - low) or 1.0
@@ -142,11 +139,6 @@ def _unit(spec: Table | Columns | Series) -> str:
     return f" [{unit}]" if unit else ""
 
 
-def _predict_at(data: SampleData, predict: Predict, points: np.ndarray) -> np.ndarray:
-    device = next(iter(data.batches("val")))[0].device
-    return predict(torch.from_numpy(points).to(device)).cpu().numpy()
-
-
 def _listed(colours: list[str]) -> "ListedColormap":
     from matplotlib.colors import ListedColormap
 
@@ -156,10 +148,3 @@ def _listed(colours: list[str]) -> "ListedColormap":
 def one_in(samples: int, outputs: int = 1) -> int:
     """Return the number of samples of which one is drawn, so that there are at most POINTS points."""
     return max(1, -(-samples * outputs // POINTS))
-
-
-def _all(data: SampleData, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """All inputs and targets of a split; of a large one, evenly spaced ones."""
-    batches = [(x.cpu().numpy(), y.cpu().numpy()) for x, y in data.batches(split)]
-    every = one_in(data.size(split))
-    return np.concatenate([x for x, _ in batches])[::every], np.concatenate([y for _, y in batches])[::every]

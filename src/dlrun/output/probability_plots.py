@@ -33,12 +33,12 @@ def calibration(p: np.ndarray, is_right: np.ndarray, what: str) -> "Figure":
     return figure
 
 
-def roc_and_precision(p: np.ndarray, y: np.ndarray, label: str) -> "Figure":
+def roc_and_precision(false: np.ndarray, true: np.ndarray, precision: np.ndarray, share: float, label: str) -> "Figure":
     """The ROC curve and the precision-recall curve of the second of two classes.
 
-    p: its probabilities (N,). y: the classes, 0 or 1 (N,). label: its name.
+    false, true, precision: at each threshold (tasks/metrics/curves.py). share: of the samples that are of it. label:
+    its name.
     """
-    false, true, precision = rates(p, y)
     figure, (left, right) = new_figure(9.6, 4.4, 2)
     (name,) = drawable([label], ["1"])
     area = float((np.diff(false) * (true[1:] + true[:-1]) / 2).sum())
@@ -46,7 +46,6 @@ def roc_and_precision(p: np.ndarray, y: np.ndarray, label: str) -> "Figure":
     left.plot(false, true, color=TRAIN, linewidth=1.6)
     left.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC of {name}, test: area {area:.4f}")
     average = float((np.diff(true) * precision[1:]).sum())
-    share = y.mean()
     right.plot([0, 1], [share, share], color=GREY, linewidth=1)
     right.plot(true[1:], precision[1:], color=TRAIN, linewidth=1.6)
     right.set(xlabel="recall", ylabel="precision", title=f"precision and recall of {name}, test: average {average:.4f}")
@@ -54,14 +53,3 @@ def roc_and_precision(p: np.ndarray, y: np.ndarray, label: str) -> "Figure":
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
         axes.grid()
     return figure
-
-
-def rates(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """False positive rates, true positive rates and precisions at each threshold, the strictest first: 0, 0, 1."""
-    order = np.argsort(-p, kind="stable")
-    hits, predicted = np.cumsum(y[order]), np.arange(1, len(y) + 1)
-    last = np.append(np.diff(p[order]) != 0, True)  # rows of equal probability pass together
-    hits, predicted = hits[last], predicted[last]
-    positives, negatives = max(1, int(y.sum())), max(1, len(y) - int(y.sum()))
-    false, true = (predicted - hits) / negatives, hits / positives
-    return np.append(0, false), np.append(0, true), np.append(1, hits / predicted)

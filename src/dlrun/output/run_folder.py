@@ -21,10 +21,10 @@ from dlrun.output.plot_files import PlotFiles
 from dlrun.output.provenance import SECONDS, ChangesWriter, write_environment
 from dlrun.output.rows import parse_row
 from dlrun.output.terminal import write
+from dlrun.output.tracking import WAIT, Tracking
 from dlrun.output.written import write_whole
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
-from dlrun.tracking.processes import WAIT, Tracking
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -64,7 +64,7 @@ def _arrays(data: "SampleData", split: str) -> "Split":
     import torch
 
     batches = [batch[:2] for batch in data.batches(split)]
-    x, y = (torch.cat(members).cpu().numpy() for members in zip(*batches, strict=True))
+    x, y = (torch.cat(column).cpu().numpy() for column in zip(*batches, strict=True))
     return x, y
 
 

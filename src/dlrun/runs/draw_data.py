@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlrun.config.build import build
-from dlrun.data.base import Data, has_samples
+from dlrun.data.base import Data, SampleData, has_samples
 from dlrun.errors import UserError, counted, nearest
 from dlrun.runs.records import class_names
 from dlrun.spec import Columns, Image, Table
@@ -36,36 +36,38 @@ def draw(name: str, config: dict, wanted: list[str], out: Path) -> Iterator[str]
         if wanted and isinstance(spec, Image):
             raise UserError(f"--columns {','.join(wanted)}: the data is {spec}\n  expected a table")
         data.load(torch.device("cpu"))
-        figure = image_sheet(data) if isinstance(spec, Image) else column_pairs(data, wanted)
+        figure = image_sheet(data, spec) if isinstance(spec, Image) else column_pairs(data, spec, wanted)
         yield from write_figures({out.stem: figure}, out.parent)
 
 
-def image_sheet(data: Any) -> "Callable[[], Figure]":
+def image_sheet(data: SampleData, spec: Image) -> "Callable[[], Figure]":
     """The first training batch, with augmentation, its pixels back in [0, 1]."""
     from dlrun.output.data_plots import samples
     from dlrun.tasks.images import rescaled
 
     x, y = next(rescaled(data.batches("train"), data, 0.0, 1.0))
-    labels = class_names(data.spec) if data.spec.classes else []
+    labels = class_names(spec) if spec.classes else []
     titles = [labels[int(k)] for k in y[:IMAGES]] if labels else [""] * len(x)
     return partial(samples, x[:IMAGES].numpy(), titles[: len(x)], ACROSS)
 
 
-def column_pairs(data: Any, wanted: list[str]) -> "Callable[[], Figure]":
+def column_pairs(data: SampleData, spec: Table | Columns, wanted: list[str]) -> "Callable[[], Figure]":
     """Columns of numbers of the train split, in their own units, the targets first."""
     import numpy as np
     import torch
 
+    from dlrun.data.table.table_file import TableFile
     from dlrun.output.data_plots import pairs
 
-    spec, batches = data.spec, list(data.batches("train"))
+    batches = list(data.batches("train"))
     x, y = (torch.cat([batch[k] for batch in batches]) for k in (0, 1))
-    if isinstance(spec, Columns):
+    if isinstance(spec, Columns) and isinstance(data, TableFile):
         rows = data.decode(x)
         columns = {name: np.array([float(row[name]) for row in rows]) for name in spec.names[: spec.numbers]}
     else:
         names = spec.names or [f"x{k + 1}" for k in range(spec.features)]
-        values = x * torch.tensor(data.scaling["std"]) + torch.tensor(data.scaling["mean"]) if data.scaling else x
+        scaling = getattr(data, "scaling", None)
+        values = x * torch.tensor(scaling["std"]) + torch.tensor(scaling["mean"]) if scaling else x
         columns = {name: values[:, k].numpy() for k, name in enumerate(names)}
     if not spec.classes:
         targets = getattr(spec, "target_names", ()) or [f"y{k + 1}" for k in range(spec.targets)]

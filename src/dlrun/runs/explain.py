@@ -43,7 +43,7 @@ def explain(folder: Path, inputs: list[str], is_fitted: bool, device: str | None
 def _samples(run: "FinishedRun", inputs: list[str], is_fitted: bool) -> Iterator[tuple[str, "Tensor"]]:
     """Yield (name, (1, *shape)); the first test sample is named test_0."""
     if inputs:
-        way = "images" if "images" in run.task.takes else "inputs"
+        way = "images" if "images" in run.task.accepts else "inputs"
         for names, raw in batches_of(run, Inputs(inputs, is_fitted)):
             yield from zip(names, encode(run, way, raw).split(1), strict=True)
         return

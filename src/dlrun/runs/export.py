@@ -37,7 +37,7 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
 def exported(run: FinishedRun, form: str, out: Path) -> Iterator[str]:
     """As `export`, of a run that was rebuilt with FP32."""
     with within_memory():
-        way = run.task.takes[0]
+        way = run.task.accepts[0]
         graph = Graph(run, way).eval()
         samples, description = samples_of(run, way)
         with torch.no_grad():

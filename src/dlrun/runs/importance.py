@@ -105,7 +105,7 @@ def scores(task: "Task", data: "SampleData", columns: dict[str, list[int]], repe
 
     from dlrun.seeds import generator
 
-    x, y = (torch.cat(members) for members in zip(*data.batches("test"), strict=True))
+    x, y = (torch.cat(column) for column in zip(*data.batches("test"), strict=True))
     goal = str(task.goal)
 
     def score(rows: "Tensor") -> float:

@@ -33,7 +33,7 @@ Model = Callable[[Tensor], Tensor]
 
 
 class Graph(nn.Module):
-    """The run's prediction as one module that takes stored data. way: the kind of input, one of Task.takes."""
+    """The run's prediction as one module that takes stored data. way: the kind of input, one of Task.accepts."""
 
     def __init__(self, run: FinishedRun, way: str) -> None:
         super().__init__()

@@ -63,8 +63,8 @@ def predict(folder: Path, given: Inputs, device: str | None, out: Path | None, c
 
     with within_memory():
         run = FinishedRun(folder, {"trainer.device": device} if device else {})
-        if not (given.inputs or given.samples or given.latent or given.episodes) and "latent" in run.task.takes:
-            given = replace(given, samples=run.task.n_samples)  # as many as the task draws
+        if not (given.inputs or given.samples or given.latent or given.episodes) and "latent" in run.task.accepts:
+            given = replace(given, samples=run.task.num_samples)  # as many as the task draws
         way = _way(run, given)
         spec = run.data.spec
         makes_images = isinstance(spec, Mask) or way == "images" or way == "latent" and len(spec.shape) == 3
@@ -83,7 +83,7 @@ def _way(run: "FinishedRun", given: Inputs) -> str:
     """Return the kind of input among WAYS that the user gave. Raises UserError unless it is one that the run takes."""
     sources = {"episodes": given.episodes, "latent": given.samples or given.latent, "inputs": given.inputs}
     used = [name for name, value in sources.items() if value]
-    takes = run.task.takes
+    takes = run.task.accepts
     expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)
     if len(used) != 1 or given.samples and given.latent:
         problem = "no inputs to predict from" if not used else "several kinds of inputs"

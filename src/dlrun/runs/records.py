@@ -134,7 +134,7 @@ def outputs(run: "FinishedRun", predicted: "Tensor") -> Iterator[dict]:
         shown = [[float(str(value)) for value in row] for row in values]  # the shortest text of the float32
     else:
         shown = values.tolist()
-    if "inputs" not in run.task.takes:
+    if "inputs" not in run.task.accepts:
         names = getattr(spec, "names", ()) or [f"x{i + 1}" for i in range(values.shape[1])]
         yield from (dict(zip(names, row, strict=True)) for row in shown)
     elif not isinstance(spec, Env | Function) and spec.classes:

@@ -143,7 +143,7 @@ def _samples(folder: Path) -> list[tuple[str, str]]:
 
     with within_memory():
         run = FinishedRun(folder)
-        if "inputs" not in run.task.takes or isinstance(run.data.spec, Mask):  # masks are among the figures
+        if "inputs" not in run.task.accepts or isinstance(run.data.spec, Mask):  # masks are among the figures
             return []
         run.load_data()
         sections = _judged(run, run.sample_data)

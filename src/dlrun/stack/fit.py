@@ -2,7 +2,7 @@
 
 import time
 
-from dlrun.stack.group import Stack
+from dlrun.stack.stacked import Stack
 from dlrun.system.signals import Interrupted, Signals
 from dlrun.train.engine import Outcome, end_epoch, epoch_row, log_row
 
@@ -12,19 +12,19 @@ AGAIN = "again"  # a job has left in mid-epoch
 def fit(stack: Stack, signals: Signals) -> bool:
     """Train until all jobs are done. Returns False if a signal stopped them; they are saved then."""
     try:
-        while stack.members:
-            reasons = [member.training.stop_reason() for member in stack.members]
+        while stack.jobs:
+            reasons = [job.training.stop_reason() for job in stack.jobs]
             if reason := next(filter(None, reasons), None):
-                over = [member for member, why in zip(stack.members, reasons, strict=True) if why == reason]
+                over = [job for job, why in zip(stack.jobs, reasons, strict=True) if why == reason]
                 stack.finish(over, Outcome(reason), signals)
                 continue
             stack.select()
-            if not stack.members:  # the weights of all that were left were not finite
+            if not stack.jobs:  # the weights of all that were left were not finite
                 break
             started, samples_before = time.perf_counter(), stack.first.clock.samples
-            while (limit := train_epoch(stack, signals)) == AGAIN and stack.members:
+            while (limit := train_epoch(stack, signals)) == AGAIN and stack.jobs:
                 pass
-            if stack.members:
+            if stack.jobs:
                 seconds, samples = time.perf_counter() - started, stack.first.clock.samples - samples_before
                 end_epochs(stack, limit, seconds, samples, signals)
     except Interrupted:
@@ -35,9 +35,9 @@ def fit(stack: Stack, signals: Signals) -> bool:
 
 def train_epoch(stack: Stack, signals: Signals) -> str | None:
     """Run the remaining steps of the epoch. Stop early at a limit, whose name is returned, at a signal, or AGAIN."""
-    members, clocks = stack.members, [member.training.clock for member in stack.members]
+    jobs, clocks = stack.jobs, [job.training.clock for job in stack.jobs]
     limit, log_every = stack.first.limit_reached(), stack.first.trainer.log_every
-    learner, all_data = stack.learner, [member.session.data for member in members]
+    learner, all_data = stack.learner, [job.session.data for job in jobs]
     for batch in learner.batches(all_data, clocks) if not limit else ():
         samples = learner.task.samples(batch)
         stack.means.add(learner.step(batch, clocks), samples)
@@ -45,18 +45,18 @@ def train_epoch(stack: Stack, signals: Signals) -> str | None:
         for clock in clocks:
             clock.tick(samples)
         for k, error in broken.items():
-            stack.expel(members[k], error)
-        if not stack.members:
+            stack.expel(jobs[k], error)
+        if not stack.jobs:
             return AGAIN
         if log_every and stack.first.clock.step % log_every == 0:
-            for member, window in zip(stack.members, stack.flush(), strict=True):
-                log_row(member.training, window)
+            for job, window in zip(stack.jobs, stack.flush(), strict=True):
+                log_row(job.training, window)
         limit = stack.first.limit_reached()
         if limit or signals.stop is not None:
             break
         if stack.is_due():
             stack.save()
-        if len(stack.members) < len(members):
+        if len(stack.jobs) < len(jobs):
             return AGAIN
     return limit
 
@@ -64,7 +64,7 @@ def train_epoch(stack: Stack, signals: Signals) -> str | None:
 def end_epochs(stack: Stack, limit: str | None, seconds: float, samples: int, signals: Signals) -> None:
     """Evaluate and log the epoch of each job. Raises Interrupted at a signal, before anything is logged."""
     with signals.interrupting():
-        began, all_data = time.perf_counter(), [member.session.data for member in stack.members]
+        began, all_data = time.perf_counter(), [job.session.data for job in stack.jobs]
         is_validated = limit or stack.first.is_validated()
         vals = stack.learner.evaluate(all_data) if is_validated else [{}] * len(all_data)
         val_seconds = time.perf_counter() - began
@@ -73,12 +73,12 @@ def end_epochs(stack: Stack, limit: str | None, seconds: float, samples: int, si
         stack.save()
         stack.save_jobs()
     stack.flush()
-    for member, val in zip(stack.members, vals, strict=True):
-        row = epoch_row(member.training, val, seconds, samples)
-        row |= ({"time/val_seconds": val_seconds} if val else {}) | member.notes()
-        member.training.clock.next_epoch()
-        end_epoch(member.training, row, member.session.task.preview(member.session.data))
+    for job, val in zip(stack.jobs, vals, strict=True):
+        row = epoch_row(job.training, val, seconds, samples)
+        row |= ({"time/val_seconds": val_seconds} if val else {}) | job.notes()
+        job.training.clock.next_epoch()
+        end_epoch(job.training, row, job.session.task.preview(job.session.data))
     if is_cut and limit:
-        stack.finish(list(stack.members), Outcome(limit), signals, is_saved=True)
+        stack.finish(list(stack.jobs), Outcome(limit), signals, is_saved=True)
     elif stack.is_old(stack.first.trainer.checkpoint_gap):
         stack.save()

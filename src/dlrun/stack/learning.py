@@ -67,8 +67,8 @@ class Lockstep:
             self.task.observe = self.observe  # type: ignore[method-assign]  # of all jobs
         if isinstance(self.task, DQN):
             learners = cast("list[DQN]", self.tasks)
-            self.task.target = StackedNet([each.target for each in learners]).net  # type: ignore[assignment]
-            self.task.replay = Replays([each.replay for each in learners], net.jobs)  # type: ignore[assignment]
+            self.task.target = StackedNet([each.target for each in learners]).net  # type: ignore[assignment]  # stands for a net
+            self.task.replay = Replays([each.replay for each in learners], net.jobs)  # type: ignore[assignment]  # stands for a Replay
         self.use(updates)
 
     def _replay(self, task: Supervised) -> None:
@@ -148,12 +148,12 @@ def together(jobs: Sequence[Iterator[Batch]]) -> Iterator[tuple[Tensor, ...]]:
         for parts in zip(*steps[0], strict=True):
             if any(part.shape != parts[0].shape for part in parts):
                 raise NotStackable("the data has another shape in some of the jobs")
-        members = []
+        columns = []
         for i in range(len(steps[0][0])):
             joined = torch.cat([batch[i] for step in steps for batch in step])
-            members.append(joined.split([sum(batch[i].shape[0] for batch in step) for step in steps]))
-        yield from zip(*members, strict=True)
-        ahead = max(1, AHEAD // members[0][0].numel())
+            columns.append(joined.split([sum(batch[i].shape[0] for batch in step) for step in steps]))
+        yield from zip(*columns, strict=True)
+        ahead = max(1, AHEAD // columns[0][0].numel())
 
 
 def equal(a: tuple[Tensor, ...] | None, b: tuple[Tensor, ...] | None) -> bool:

@@ -24,9 +24,9 @@ from dlrun.output.run_folder import RunFolder
 from dlrun.stack.configs import Config, job_configs, sweep_settings, with_auto_values
 from dlrun.stack.fit import fit
 from dlrun.stack.functions import NotStackable
-from dlrun.stack.group import Stack
-from dlrun.stack.member import Member, member_state, with_values
 from dlrun.stack.selection import selection_of
+from dlrun.stack.stacked import Stack
+from dlrun.stack.stacked_job import StackedJob, job_state, with_values
 from dlrun.stack.trial import gain
 from dlrun.sweep.population import first_values, varied
 from dlrun.sweep.rows import best_of
@@ -52,12 +52,12 @@ def run_stack(composed: DictConfig, which: str) -> None:
 
     Exits with DECLINED if the jobs cannot be stacked, with 128 + N after signal N. Raises UserError.
     """
-    must_gain, stack, numbers = parse(which)
+    must_gain, number_of_stack, numbers = parse(which)
     sweep = Path(str(composed.run_dir)).parent
     state, lead = load_state(sweep), numbers[0]
-    if not all(number < len(state.jobs) for number in (stack, *numbers)):
+    if not all(number < len(state.jobs) for number in (number_of_stack, *numbers)):
         raise UserError(f"--stack={which}: the sweep has no such jobs\n  expected what a sweep passes (it is internal)")
-    checkpoints = Checkpoints(stack_folder(sweep, stack))
+    checkpoints = Checkpoints(stack_folder(sweep, number_of_stack))
     saved, selected = load(checkpoints, state)
     numbers = list(map(int, saved)) if saved else numbers
     numbers = [n for n in numbers if read_summary(state.run_folder(state.jobs[n])).get("status") != "finished"]
@@ -65,7 +65,7 @@ def run_stack(composed: DictConfig, which: str) -> None:
         return
     for number in numbers if saved else ():
         require_plain(state.run_folder(state.jobs[number]))
-    folders = [state.run_folder(job) for job in state.jobs if job.stack == stack]
+    folders = [state.run_folder(job) for job in state.jobs if job.stack == number_of_stack]
     is_drawn = len(folders) <= FEW
     try:
         configs = job_configs(composed, state, lead, numbers)
@@ -74,36 +74,38 @@ def run_stack(composed: DictConfig, which: str) -> None:
         values: dict[int, dict[str, float]] = {number: {} for number in numbers}
         if saved:
             keys = [axis.name for axis in varied(axes)]
-            values = {number: member_state(saved[str(number)], number, keys).values for number in numbers}
+            values = {number: job_state(saved[str(number)], number, keys).values for number in numbers}
         elif isinstance(settings, Population):
             values = {number: first_values(settings, axes, number) for number in numbers}
-        members = make_members(state, configs, values)
-        for member in members if saved else ():
-            member.restore(saved[str(member.number)])
-        selection = selection_of(settings, axes, members[0])
+        jobs = make_jobs(state, configs, values)
+        for job in jobs if saved else ():
+            job.restore(saved[str(job.number)])
+        selection = selection_of(settings, axes, jobs[0])
         with within_memory():
-            group = Stack(members, checkpoints, state.facts["id"], is_drawn, selection, selected)
-            verdict = Verdict(None if saved else gain(group))
+            stack = Stack(jobs, checkpoints, state.facts["id"], is_drawn, selection, selected)
+            verdict = Verdict(None if saved else gain(stack))
         if not saved:
             if must_gain and (verdict.gain or 0) < 1:
                 raise NotStackable(f"one after another they train {1 / (verdict.gain or 1):.1f} times as fast here")
-            write_verdict(sweep, stack, verdict)
+            write_verdict(sweep, number_of_stack, verdict)
     except OutOfMemory as error:
-        decline(sweep, stack, Verdict(why=str(error).partition("\n")[0], parts=halves(numbers)))
+        decline(sweep, number_of_stack, Verdict(why=str(error).partition("\n")[0], parts=halves(numbers)))
     except (NotStackable, UserError) as error:
         if saved:
             raise
         parts = error.parts if isinstance(error, NotStackable) else []
-        decline(sweep, stack, Verdict(why=str(error).partition("\n")[0], parts=parts))  # a job with an error: alone
+        decline(
+            sweep, number_of_stack, Verdict(why=str(error).partition("\n")[0], parts=parts)
+        )  # a job with an error: alone
     if saved:
-        keep_threads(next(iter(saved.values()))["state"]["threads"], members[0].session.device.torch_device)
+        keep_threads(next(iter(saved.values()))["state"]["threads"], jobs[0].session.device.torch_device)
     try:
         with ExitStack() as open_files, Signals() as signals, writing_to(sweep), within_memory():
             try:
-                open_folders(open_files, state, group, configs, bool(saved))
-                is_done = fit(group, signals)
+                open_folders(open_files, state, stack, configs, bool(saved))
+                is_done = fit(stack, signals)
             except BaseException:
-                group.abandon()
+                stack.abandon()
                 raise
     except UserError as error:
         error.code = 1  # such as a full disk: the command was right
@@ -127,9 +129,9 @@ def draw_best(folders: Sequence[Path]) -> None:
         draw_finished(max(scored, key=lambda pair: pair[0])[1])
 
 
-def decline(sweep: Path, stack: int, verdict: Verdict) -> NoReturn:
+def decline(sweep: Path, number: int, verdict: Verdict) -> NoReturn:
     """Leave the jobs to the sweep."""
-    write_verdict(sweep, stack, verdict)
+    write_verdict(sweep, number, verdict)
     sys.exit(DECLINED)
 
 
@@ -144,26 +146,26 @@ def load(checkpoints: Checkpoints, state: State) -> tuple[dict, int]:
     return jobs, selected
 
 
-def make_members(state: State, configs: dict[int, Config], values: dict[int, dict[str, float]]) -> list[Member]:
+def make_jobs(state: State, configs: dict[int, Config], values: dict[int, dict[str, float]]) -> list[StackedJob]:
     """Build the jobs' runs; jobs whose data is the same share it. values: others of some keys (sweep/population.py).
 
     Writes nothing. Raises NotStackable, with smaller stacks if these differ in the number of their steps.
     """
-    names, members = dict(HydraConfig.get().runtime.choices), list[Member]()
+    names, jobs = dict(HydraConfig.get().runtime.choices), list[StackedJob]()
     sizes: dict[tuple[int, int], list[int]] = {}
     for number, config in configs.items():
         plain, folder = with_values(config.plain, values[number]), state.run_folder(state.jobs[number])
-        sessions = [member.session for member in members]
+        sessions = [job.session for job in jobs]
         like = next((each for each in sessions if each.asked_data == plain["data"]), sessions[0] if sessions else None)
-        member = make_member(number, plain, names, folder, like, config.chosen)
-        member.values = values[number]
-        members.append(member)
-        sizes.setdefault(size(member.session), []).append(number)
+        job = make_job(number, plain, names, folder, like, config.chosen)
+        job.values = values[number]
+        jobs.append(job)
+        sizes.setdefault(size(job.session), []).append(number)
     if len(sizes) > 1:
         epochs, samples = (len(set(each)) > 1 for each in zip(*sizes, strict=True))
         what = "train samples" if samples else "steps in an epoch"
         raise NotStackable(f"the jobs differ in the number of {what}", list(sizes.values()))
-    return members
+    return jobs
 
 
 def size(session: Session) -> tuple[int, int]:
@@ -171,44 +173,44 @@ def size(session: Session) -> tuple[int, int]:
     return session.steps_per_epoch, session.data.size("train") if has_samples(session.data) else 0
 
 
-def make_member(
+def make_job(
     number: int,
     config: dict,
     names: dict[str, str],
     folder: Path,
     like: Session | None = None,
     chosen: Sequence[str] = (),
-) -> Member:
+) -> StackedJob:
     """Build a job's run. like: that of another job of the stack. Writes nothing. Raises NotStackable."""
     for key, off in IN_THE_WAY.items():
         if value_of(config, key) not in (off, "auto"):
             raise NotStackable(f"{key}={value_of(config, key)} has no stacked form")
     session = Session(config, names, chosen, like=like)
     training, _ = session.prepare(folder, resumed=False)
-    return Member(number, session, training)
+    return StackedJob(number, session, training)
 
 
-def open_folders(files: ExitStack, state: State, group: Stack, configs: dict[int, Config], is_resumed: bool) -> None:
+def open_folders(files: ExitStack, state: State, stack: Stack, configs: dict[int, Config], is_resumed: bool) -> None:
     """Lock the jobs' folders, new or resumed, and write or reset what a run writes before its first step."""
     first: Path | None = None
-    for member in sorted(group.members, key=lambda member: member.number):
-        run, job = member.training.run, state.jobs[member.number]
+    for job in sorted(stack.jobs, key=lambda job: job.number):
+        run = job.training.run
         if not is_resumed:
             shutil.rmtree(run.folder, ignore_errors=True)  # of a stack that was killed before its first checkpoint
-            claim_folder(run.folder, Path(member.session.config["output_dir"]).expanduser())
+            claim_folder(run.folder, Path(job.session.config["output_dir"]).expanduser())
         files.enter_context(locked(run.folder))
-        log = state.log(job)
+        log = state.log(state.jobs[job.number])
         log.parent.mkdir(exist_ok=True)
         run.out = files.enter_context(open(log, "a", encoding="utf-8", errors="backslashreplace"))
         if is_resumed:
-            run.resume(None, member.session.trainer.test)
-            member.training.rewind()
+            run.resume(None, job.session.trainer.test)
+            job.training.rewind()
             run.print(f"resuming {run.folder}")
         else:
-            write_config(run.folder, with_auto_values(configs[member.number], member.session.config))
+            write_config(run.folder, with_auto_values(configs[job.number], job.session.config))
             first = first or run.folder
             copy_provenance(run, first)
-        member.session.announce(member.training)
+        job.session.announce(job.training)
 
 
 def copy_provenance(run: RunFolder, first: Path) -> None:

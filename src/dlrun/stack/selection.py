@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, NamedTuple
 from dlrun.errors import UserError, nearest
 from dlrun.stack.functions import NotStackable
 from dlrun.sweep.axes import Axis
-from dlrun.sweep.halving import hopeless
+from dlrun.sweep.halving import to_stop
 from dlrun.sweep.population import Successor, successors
 from dlrun.sweep.settings import Population, Search, Settings
 
 if TYPE_CHECKING:
-    from dlrun.stack.group import Member
+    from dlrun.stack.stacked import StackedJob
 
 
 class Selected(NamedTuple):
     """The numbers of the jobs that stop, and the members of a population that continue from others."""
 
-    hopeless: list[int] = []
+    to_stop: list[int] = []
     successors: list[Successor] = []
 
 
-Selection = Callable[[Sequence["Member"]], Selected]
+Selection = Callable[[Sequence["StackedJob"]], Selected]
 
 
-def selection_of(settings: Settings, axes: list[Axis], first: "Member") -> Selection | None:
-    """The selection of a sweep with these settings, None if it has none. first: a member, which knows the metrics.
+def selection_of(settings: Settings, axes: list[Axis], first: "StackedJob") -> Selection | None:
+    """The selection of a sweep with these settings, None if it has none. first: a job, which knows the metrics.
 
     Raises NotStackable if there is no goal by which jobs could be compared, UserError if sweep.goal is not measured.
     """
@@ -42,7 +42,7 @@ def selection_of(settings: Settings, axes: list[Axis], first: "Member") -> Selec
     return None
 
 
-def goal_of(first: "Member", goal: str | None, direction: str | None) -> tuple[str, int]:
+def goal_of(first: "StackedJob", goal: str | None, direction: str | None) -> tuple[str, int]:
     """The metric by which jobs are compared, and 1 if higher is better, else -1."""
     best, scores = first.training.best, {f"val/{name}": mode for name, mode in first.session.task.scores.items()}
     if goal is None and best is None:
@@ -56,9 +56,9 @@ def goal_of(first: "Member", goal: str | None, direction: str | None) -> tuple[s
     return name, 1 if mode == "max" else -1
 
 
-def last_scores(members: Sequence["Member"], name: str, sign: int) -> dict[int, float]:
+def last_scores(jobs: Sequence["StackedJob"], name: str, sign: int) -> dict[int, float]:
     """The newest value of each job's goal, such that higher is better; NaN if there is none."""
-    rows = {member.number: reversed(member.training.run.rows) for member in members}
+    rows = {job.number: reversed(job.training.run.rows) for job in jobs}
     return {number: sign * next((row[name] for row in each if name in row), nan) for number, each in rows.items()}
 
 
@@ -68,9 +68,9 @@ class Halving:
     def __init__(self, settings: Search, goal: str, sign: int) -> None:
         self.settings, self.goal = settings, (goal, sign)
 
-    def __call__(self, members: Sequence["Member"]) -> Selected:
-        scores = last_scores(members, *self.goal)
-        return Selected(hopeless=hopeless(self.settings, members[0].training.clock.epoch, scores))
+    def __call__(self, jobs: Sequence["StackedJob"]) -> Selected:
+        scores = last_scores(jobs, *self.goal)
+        return Selected(to_stop=to_stop(self.settings, jobs[0].training.clock.epoch, scores))
 
 
 class Exchange:
@@ -79,7 +79,7 @@ class Exchange:
     def __init__(self, settings: Population, axes: list[Axis], goal: str, sign: int) -> None:
         self.settings, self.axes, self.goal = settings, axes, (goal, sign)
 
-    def __call__(self, members: Sequence["Member"]) -> Selected:
-        scores, values = last_scores(members, *self.goal), {member.number: member.values for member in members}
-        epoch = members[0].training.clock.epoch
+    def __call__(self, jobs: Sequence["StackedJob"]) -> Selected:
+        scores, values = last_scores(jobs, *self.goal), {job.number: job.values for job in jobs}
+        epoch = jobs[0].training.clock.epoch
         return Selected(successors=successors(self.settings, self.axes, epoch, scores, values))

@@ -14,8 +14,8 @@ from dlrun.clock import Clock
 from dlrun.data.base import Data
 from dlrun.seeds import mix
 from dlrun.stack.functions import NotStackable
-from dlrun.stack.group import Stack
 from dlrun.stack.learning import HELD
+from dlrun.stack.stacked import Stack
 from dlrun.stack.update import backward
 from dlrun.tasks.base import Component, Metrics, Task
 
@@ -30,7 +30,7 @@ def gain(stack: Stack) -> float:
     Raises NotStackable if a step of the stack differs from the steps of its jobs, because of a network that mixes the
     samples of a batch in its own code, or a task whose means are not those of `task.jobs`.
     """
-    task, data, clocks = stack.learner.tasks[0], stack.members[0].session.data, first_clocks(stack)
+    task, data, clocks = stack.learner.tasks[0], stack.jobs[0].session.data, first_clocks(stack)
     alone: list[float] = []
     together: list[float] = []  # measured in turns, since other programs may slow down both
     with unchanged(stack):
@@ -41,19 +41,19 @@ def gain(stack: Stack) -> float:
         rehearse(stack, clocks[-1])
     stack.build()
     cycles = stack.first.clock.total_steps / len(clocks)
-    return len(stack.members) * (START + cycles * min(alone[1:])) / (START + cycles * min(together[1:]))
+    return len(stack.jobs) * (START + cycles * min(alone[1:])) / (START + cycles * min(together[1:]))
 
 
 def first_clocks(stack: Stack) -> list[list[Clock]]:
     """The jobs' clocks at the steps of a first cycle, in which all kinds of steps occur."""
     starts = getattr(stack.learner.task, "learning_starts", 0)  # samples before the first update of Q-learning
-    members = [replace(member.training.clock, samples=starts) for member in stack.members]
-    return [[replace(clock, step=step) for clock in members] for step in range(stack.learner.task.cycle)]
+    jobs = [replace(job.training.clock, samples=starts) for job in stack.jobs]
+    return [[replace(clock, step=step) for clock in jobs] for step in range(stack.learner.task.cycle)]
 
 
 def rehearse(stack: Stack, clocks: Sequence[Clock]) -> None:
     """Take a step and make a checkpoint: what needs the most memory, so that its lack is known before the start."""
-    batch = next(stack.learner.batches([member.session.data for member in stack.members], clocks))
+    batch = next(stack.learner.batches([job.session.data for job in stack.jobs], clocks))
     stack.learner.step(batch, clocks)
     torch.save(stack.parts()[0], BytesIO())
 
@@ -119,7 +119,7 @@ def tried_together(stack: Stack, clocks: Sequence[Clock]) -> tuple[Metrics, list
     updates = {name: Gradients(update.leaves, shape) for name, update in stack.updates.items()}
     learner.use(updates)
     try:
-        batch = next(learner.batches([member.session.data for member in stack.members], clocks))
+        batch = next(learner.batches([job.session.data for job in stack.jobs], clocks))
         return learner.step(batch, clocks), [grad for update in updates.values() for grad in update.grads]
     finally:
         learner.use(stack.updates)
@@ -129,7 +129,7 @@ def compare(stack: Stack, clocks: Sequence[Clock]) -> None:
     """Raise NotStackable unless three of the jobs have the metrics and the gradients that they have alone."""
     metrics, grads = tried_together(stack, clocks)
     for k in {0, len(clocks) // 2, len(clocks) - 1}:
-        wanted, alone = tried(stack.learner.tasks[k], stack.members[k].session.data, clocks[k])
+        wanted, alone = tried(stack.learner.tasks[k], stack.jobs[k].session.data, clocks[k])
         largest = max((grad.abs().max().item() for grad in alone if grad is not None), default=0.0)
         pairs = zip(grads, alone, strict=True)
         same = [a is b if a is None or b is None else close(a[k], b, largest) for a, b in pairs]

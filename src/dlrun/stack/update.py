@@ -65,8 +65,8 @@ class StackedUpdate:
         self.pieces: list[Piece] = []
         groups: list[dict[str, Any]] = []
         for start, stop in self.ranges:
-            for group, members in zip(updates[start].optimizer.param_groups, layout, strict=True):
-                mine = [Piece(leaf, start, stop, self.is_elementwise) for leaf in members]
+            for group, in_group in zip(updates[start].optimizer.param_groups, layout, strict=True):
+                mine = [Piece(leaf, start, stop, self.is_elementwise) for leaf in in_group]
                 self.pieces += mine
                 groups.append(group | {"params": [piece.param for piece in mine]})
         self.optimizer = make(groups)

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from dlrun.config.zips import is_zip, members
+from dlrun.config.zips import is_zip, pairs_of
 from dlrun.errors import UserError
 from dlrun.output.written import write_whole
 from dlrun.overrides import key_of
@@ -20,7 +20,7 @@ def with_folds(arguments: list[str], is_search: bool) -> list[str]:
     Raises UserError for a search, whose trials train once each, and for several numbers of folds.
     """
     keys = [key_of(argument) for argument in arguments if not is_zip(argument)]
-    keys += [key.lstrip("+") for argument in arguments if is_zip(argument) for key, _ in members(argument)]
+    keys += [key.lstrip("+") for argument in arguments if is_zip(argument) for key, _ in pairs_of(argument)]
     folds = next((a.partition("=")[2].strip() for a in arguments if key_of(a) == "data.folds"), "")
     if "data.fold" not in keys and any(mark in folds for mark in ",("):
         raise UserError(

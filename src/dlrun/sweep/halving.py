@@ -23,7 +23,7 @@ def is_rung(settings: Search, epoch: int) -> bool:
     return rung == epoch
 
 
-def hopeless(settings: Search, epoch: int, scores: Mapping[int, float]) -> list[int]:
+def to_stop(settings: Search, epoch: int, scores: Mapping[int, float]) -> list[int]:
     """The jobs that stop after an epoch: all but the best 1/reduction and those that are as good. One always stays."""
     if not is_rung(settings, epoch):
         return []

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
 from hydra.errors import OverrideParseException
 
-from dlrun.config.zips import is_zip, members
+from dlrun.config.zips import is_zip, pairs_of
 from dlrun.errors import UserError, nearest
 from dlrun.overrides import key_of
 from dlrun.sweep.axes import MOST, Axis
@@ -120,7 +120,7 @@ def _interval(argument: str, swept: IntervalSweep) -> tuple[float, float, bool, 
 
 def _zipped(argument: str, parser: OverridesParser) -> Axis:
     columns = []
-    for key, value in members(argument):
+    for key, value in pairs_of(argument):
         override = _parsed(f"{key}={value}", parser)
         swept, listed = override.value(), override._value  # a list keeps its quotes only in the latter
         if isinstance(swept, IntervalSweep) or getattr(swept, "shuffle", False):

@@ -24,7 +24,7 @@ class Apply(SampleTask):
     index: the image's number in the test split.
     """
 
-    takes = ("images",)
+    accepts = ("images",)
     compiled = ()
 
     def __init__(self, net: Operations, spec: Image | Unlabelled, device: Device, *, index: Index) -> None:

@@ -4,13 +4,14 @@
 """
 
 from collections.abc import Iterator
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
 from dlrun.data.base import Batch, Data, SampleData
+from dlrun.models.options import options_of
 from dlrun.optim.update import Update
 from dlrun.system.device import Device
 from dlrun.tasks.images import first_inputs
@@ -40,28 +41,28 @@ class Task(Generic[DataT, BatchT]):
     per_rank: names of the components that differ between processes; all others are the same in all of them.
     scores: the metrics that `evaluate` returns, each with its direction, "max" or "min".
     goal: the score by which the best epoch is chosen, or None if there is no choice to make.
-    about: lines for the run's header, by title.
+    header_lines: lines for the run's header, by title.
     jobs: whose samples a batch holds; a step that takes its means and random numbers from it runs for a stack, too.
     cycle: number of steps after which the kinds of steps repeat.
     compiled: names of the submodules that a step calls, for torch.compile ("" is the whole net); () if it cannot help.
-    takes: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "images"
+    accepts: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "images"
     (pixels in [0, 1]) or "latent" (codes (B, net.latent)); or "episodes" for a task that plays (`play`).
-    n_samples: number of samples that it draws from codes; None if it draws none. has_metrics: whether task.metrics adds
-    to its scores.
+    num_samples: number of samples that it draws from codes; None if it draws none. has_metrics: whether task.metrics
+    adds to its scores.
     """
 
     goal: str | None = None
-    takes: tuple[str, ...] = ("inputs",)
+    accepts: tuple[str, ...] = ("inputs",)
     per_rank: tuple[str, ...] = ()
     compiled: tuple[str, ...] = ("",)
     update: Update
-    n_samples: int | None = None
+    num_samples: int | None = None
     has_metrics: bool = False
 
     def __init__(self, net: torch.nn.Module, device: Device) -> None:
         self.net, self.device = net, device
         self.scores: dict[str, str] = {}
-        self.about: dict[str, str] = {}
+        self.header_lines: dict[str, str] = {}
         self.components: dict[str, Component] = {"net": net}
         self.jobs: OneJob = ONE
         self.cycle = 1
@@ -73,10 +74,10 @@ class Task(Generic[DataT, BatchT]):
     def try_net(self) -> None:
         """Raise UserError if a network of the user's own does not fit this task, as far as it is known without data."""
 
-    def fit(self, data: DataT) -> None:
-        """Fit a new network's constant parts, such as whitening filters, on the train split (`net.fit`).
+    def init_from_data(self, data: DataT) -> None:
+        """Compute a new network's constant parts, such as whitening filters, from the train split (models/options.py).
 
-        It gets the first `net.num_fitted` inputs of an epoch whose order does not depend on the run's seed.
+        The network gets the first inputs of an epoch whose order does not depend on the run's seed.
         """
 
     def prepare(self, data: DataT) -> None:
@@ -167,7 +168,7 @@ class Task(Generic[DataT, BatchT]):
         return {}
 
     def predict(self, batch: Tensor) -> Tensor:
-        """Return the evaluated network's outputs for a batch of one of the kinds in `takes`."""
+        """Return the evaluated network's outputs for a batch of one of the kinds in `accepts`."""
         raise NotImplementedError(f"{type(self).__name__} does not predict")
 
     def explain(self, x: Tensor) -> dict[str, Any]:
@@ -186,9 +187,10 @@ class Task(Generic[DataT, BatchT]):
 class SampleTask(Task[SampleData, Batch]):
     """Base class of tasks that learn from a data set of samples: an epoch is all train samples once."""
 
-    def fit(self, data: SampleData) -> None:
-        if count := getattr(self.net, "num_fitted", 0):
-            cast(Any, self.net).fit(first_inputs(data.batches("train"), count))
+    def init_from_data(self, data: SampleData) -> None:
+        options = options_of(self.net)
+        if options.init_from_data and options.num_init_samples:
+            options.init_from_data(first_inputs(data.batches("train"), options.num_init_samples))
             for update in self.named_updates().values():
                 update.save_buffers()
 

@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import isnan
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +19,11 @@ from dlrun.spec import Columns, Image, Series, Table
 from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.losses.balance import labels_of
 from dlrun.tasks.metrics import f1, precision, recall
+from dlrun.tasks.metrics.curves import rates
 from dlrun.tasks.targets import Learnable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Function = Callable[[Tensor], Tensor]
 Report = tuple[dict[str, Callable], dict[str, object]]  # figures by name, and numbers
@@ -57,12 +62,32 @@ def report_targets(predict: Function, data: SampleData, spec: Table | Columns | 
     if isinstance(spec, Series):
         figures["forecast"] = partial(forecast, *_joined(last), spec)
     if spec.shape == (1,):
-        figures["fitted_line"] = partial(fitted_line, data, predict)
+        figures["fitted_line"] = partial(_draw_line, data, predict, spec)
     return figures, {}
 
 
+def _draw_line(data: SampleData, predict: Function, spec: Table | Columns | Series) -> "Figure":
+    return fitted_line(_all(data, "train"), _all(data, "test"), partial(_predict_at, data, predict), spec)
+
+
+def _draw_boundary(data: SampleData, predict: Function, spec: Table, labels: Sequence[str]) -> "Figure":
+    return decision_boundary(_all(data, "train"), partial(_predict_at, data, predict), spec, labels)
+
+
+def _predict_at(data: SampleData, predict: Function, points: np.ndarray) -> np.ndarray:
+    device = next(iter(data.batches("val")))[0].device
+    return predict(torch.from_numpy(points).to(device)).cpu().numpy()
+
+
+def _all(data: SampleData, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """All inputs and targets of a split; of a large one, evenly spaced ones."""
+    batches = [(x.cpu().numpy(), y.cpu().numpy()) for x, y in data.batches(split)]
+    every = one_in(data.size(split))
+    return np.concatenate([x for x, _ in batches])[::every], np.concatenate([y for _, y in batches])[::every]
+
+
 def _joined(pairs: Sequence[Sequence[Tensor]]) -> tuple[np.ndarray, np.ndarray]:
-    y, out = (torch.cat(members).numpy() for members in zip(*pairs, strict=True))
+    y, out = (torch.cat(column).numpy() for column in zip(*pairs, strict=True))
     return y, out
 
 
@@ -75,7 +100,7 @@ def report_classes(predict: Function, decide: Function, data: SampleData, spec: 
     if isinstance(spec, Image) and (sheet := before_and_after(data)) is not None:
         figures["augmented"] = partial(image_figure, sheet, "originals above, three random augmentations of each below")
     if isinstance(spec, Table) and spec.features == 2:
-        figures["decision_boundary"] = partial(decision_boundary, data, predict, labels)
+        figures["decision_boundary"] = partial(_draw_boundary, data, predict, spec, labels)
     figures |= _probability_figures(y, best, p, labels)
     counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
     return figures, {
@@ -96,7 +121,7 @@ def _judged(
     for x, y in data.batches("test"):
         p = predict(x)
         found.append((y.cpu(), decide(p).cpu(), (p[:, 1] if p.shape[1] == 2 else p.max(1).values).cpu()))
-    y, best, p = (torch.cat(members) for members in zip(*found, strict=True))
+    y, best, p = (torch.cat(column) for column in zip(*found, strict=True))
     return y, best, p
 
 
@@ -106,7 +131,8 @@ def _probability_figures(y: Tensor, best: Tensor, p: Tensor, labels: Sequence[st
         return {"calibration": partial(calibration, p.numpy(), (best == y).numpy(), "the predicted class")}
     figures: dict[str, Callable] = {"calibration": partial(calibration, p.numpy(), y.numpy(), labels[1])}
     if 0 < int(y.sum()) < len(y):
-        figures["roc_and_precision"] = partial(roc_and_precision, p.numpy(), y.numpy(), labels[1])
+        curve = rates(p.numpy(), y.numpy())
+        figures["roc_and_precision"] = partial(roc_and_precision, *curve, y.numpy().mean(), labels[1])
     return figures
 
 

@@ -82,7 +82,7 @@ class Segment(SampleTask):
     def prepare(self, data: SampleData) -> None:
         """Count the pixels of the classes. Raises UserError if task.class_weights does not fit them."""
         device = self.device.torch_device
-        counts, self.class_weights, self.about = balance_of(data, self.spec, self.wanted_weights, device)
+        counts, self.class_weights, self.header_lines = balance_of(data, self.spec, self.wanted_weights, device)
         self.restore({"class_counts": counts})
 
     def fitted(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
+from dlrun.models.options import options_of
 from dlrun.optim.update import Update
 from dlrun.spec import Columns, Image, Series, Table, Tokens
 from dlrun.system.device import Device, exact_dtype
@@ -44,8 +45,8 @@ class Supervised(SampleTask):
     A batch is (inputs, targets), or (inputs, targets, weights) with weights (B,) of the samples' losses. If the spec
     has the targets' means and deviations, the loss is of standardised targets; metrics and predictions keep the unit.
 
-    In training a net may return the outputs of several members (B, members, outputs), whose losses are averaged, or a
-    tuple: its outputs, which metrics use, then those of auxiliary heads, weighted by `net.auxiliary`.
+    In training a net may return the outputs of several ensemble members (B, members, outputs), whose losses are
+    averaged, or a tuple: its outputs, which metrics use, then those of auxiliary heads, weighted by `net.auxiliary`.
     """
 
     has_metrics = True
@@ -79,7 +80,7 @@ class Supervised(SampleTask):
         super().__init__(net, device)
         check_spec(spec)
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
-        self.auxiliary: float = getattr(net, "auxiliary", 0.0)
+        self.auxiliary = options_of(net).auxiliary
         self.loss = make_loss(loss, spec, label_smoothing)
         self.scaling = TargetScaling(spec, device.torch_device)
         self.penalty = Penalty(net, l1, l2, penalise)
@@ -106,7 +107,7 @@ class Supervised(SampleTask):
         """Count the classes. Raises UserError if task.class_weights does not fit them."""
         self.scoring.chooses = True
         device = self.device.torch_device
-        counts, self.class_weights, self.about = balance_of(data, self.spec, self.wanted_weights, device)
+        counts, self.class_weights, self.header_lines = balance_of(data, self.spec, self.wanted_weights, device)
         self.restore(self.scoring.fitted() | {"class_counts": counts})
 
     @property
@@ -154,10 +155,10 @@ class Supervised(SampleTask):
             criterion = lambda out, y: share * own(out, y) + (1 - share) * own(out, other)  # noqa: E731
         with self.device.autocast():
             out = self.net(x)
-        loss, metrics = self.judge(out, y, weights, criterion)
+        loss, metrics = self.loss_and_metrics(out, y, weights, criterion)
         return (loss + self.penalty() if self.penalty else loss), metrics
 
-    def judge(
+    def loss_and_metrics(
         self, out: Tensor | tuple[Tensor, ...], y: Tensor, weights: Tensor | None = None, criterion: Criterion = None
     ) -> tuple[Tensor, Metrics]:
         """The loss, without penalties, and the metrics of a net's outputs in training. criterion: (outputs, y)."""
@@ -166,7 +167,7 @@ class Supervised(SampleTask):
             out = out.float()
         criterion = criterion or partial(self._training_loss, weights=weights)
         loss = criterion(out, y)
-        mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over several members
+        mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over ensemble members
         metrics = {"loss": loss.detach(), **self._per_sample(mean, y)}
         if self.scoring.measures.functions:
             metrics |= self._asked_for(mean, y)
@@ -186,13 +187,13 @@ class Supervised(SampleTask):
         return self.loss(*self._compared(out, y))
 
     def losses(self, out: Tensor, y: Tensor) -> Tensor:
-        """The losses of the samples, (B,): means over targets and over members."""
-        losses = self.loss(*self._compared(out, y), reduction="none")  # (B,) or (B, targets), for each member
+        """The losses of the samples, (B,): means over targets and over ensemble members."""
+        losses = self.loss(*self._compared(out, y), reduction="none")  # (B,) or (B, targets), for each ensemble member
         return losses.view(len(y), -1).mean(1)
 
     def _compared(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs and targets as the loss takes them."""
-        if out.dim() == 3:  # of several members
+        if out.dim() == 3:  # of ensemble members
             out, y = out.flatten(0, 1), y.repeat_interleave(out.shape[1], 0)
         return out, self.scaling.standardised(y)
 

@@ -15,12 +15,12 @@ from dlrun.config.check import check_section
 from dlrun.config.saved import plain, read_config
 from dlrun.output.folders import best_weights
 from dlrun.output.rows import parse_row
+from dlrun.output.tracking import FOLDER
 from dlrun.output.written import write_whole
 from dlrun.paths import open_plain, read_whole
 from dlrun.runs.compare import flatten
 from dlrun.runs.live import LiveRun, stamp
 from dlrun.system.cpus import copy_nice
-from dlrun.tracking.processes import FOLDER
 from dlrun.tracking.trackers import Tracked, Tracker
 
 EVERY = 1.0  # seconds between two looks at the files

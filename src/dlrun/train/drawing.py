@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dlrun.data.base import Data
 from dlrun.errors import UserError
+from dlrun.models.options import options_of
 from dlrun.output import plots
 from dlrun.output.folders import require_plain
 from dlrun.output.rows import parse_row
@@ -39,9 +40,10 @@ def draw_finished(folder: Path) -> list[str]:
     run = RunFolder(folder, {**summary}, axis)
     lines = read_whole(run.metrics_path).splitlines() if run.metrics_path.exists() else []
     run.read_back(len(lines))
-    for owner in (task, task.net, data):
-        if report := getattr(owner, "report", None):
-            run.write_report(report(data) if owner is task else report())
+    run.write_report(task.report(data))
+    for report in (options_of(task.net).report, getattr(data, "report", None)):
+        if report:
+            run.write_report(report())
     best = summary.get("best") or {}
     last = parse_row(lines[-1]) if lines else {}
     metric = str(best.get("metric", "")).removeprefix("val/") or None

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from dlrun.data.base import SampleData
 from dlrun.data.images.streamed import free_memory
 from dlrun.errors import UserError
 from dlrun.output.console import table
@@ -34,8 +35,8 @@ class Size(NamedTuple):
 def find_batch(config: dict, names: dict[str, str], chosen: list[str]) -> str:
     """Measure and return the text to print. Raises UserError if not even the smallest batch fits."""
     session = Session(config, names, chosen)
-    require_samples(session, "find_batch")
-    device, most = session.device.torch_device, session.data.size("train")
+    data = require_samples(session, "find_batch")
+    device, most = session.device.torch_device, data.size("train")
     where = "device" if device.type == "cuda" else "host"
     room = free_memory(device) / 2**20 + peak_memory(device)[where]
     sizes: list[Size] = []
@@ -47,7 +48,7 @@ def find_batch(config: dict, names: dict[str, str], chosen: list[str]) -> str:
         began = time.monotonic()
         try:
             with within_memory():
-                sizes.append(measure(session, batch, where))
+                sizes.append(measure(session, data, batch, where))
         except UserError:
             if not sizes:
                 raise
@@ -60,17 +61,17 @@ def find_batch(config: dict, names: dict[str, str], chosen: list[str]) -> str:
         middle = (sizes[-1].batch + fails) // 2  # between the last that fits and the first that does not
         try:
             with within_memory():
-                sizes.append(measure(session, middle, where))
+                sizes.append(measure(session, data, middle, where))
         except UserError:
             fails = middle
             torch.cuda.empty_cache()
     return described(sizes, names, most, room)
 
 
-def measure(session: Session, batch: int, where: str) -> Size:
-    """Train for a few steps with this batch size."""
-    device, data, seconds, samples = session.device.torch_device, session.data, 0.0, 0
-    data.batch_size = batch  # type: ignore[attr-defined]  # require_samples: it has samples
+def measure(session: Session, data: SampleData, batch: int, where: str) -> Size:
+    """Train for a few steps with this batch size. data: the session's."""
+    device, seconds, samples = session.device.torch_device, 0.0, 0
+    data.batch_size = batch
     began = time.perf_counter()
     for x, clock in batches(session, STEPS):
         session.task.step(x, clock)
@@ -100,7 +101,7 @@ def described(sizes: list[Size], names: dict[str, str], most: int, room: float) 
     last = sizes[-1]
     per_sample = expected(sizes, last.batch + 1) - last.memory if len(sizes) > 1 else 0.0
     fitting = most if not per_sample else min(most, last.batch + int(((1 - LEFT) * room - last.memory) / per_sample))
-    ENDING.found = {
+    ENDING.measured = {
         "data.batch_size": quick.batch,
         "largest_measured": last.batch,
         "largest_by_memory": max(fitting, last.batch),

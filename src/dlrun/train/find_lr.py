@@ -71,7 +71,7 @@ def find_lr(config: dict, names: dict[str, str], chosen: list[str]) -> str:
     has_fallen = min(test.smoothed) < test.smoothed[0]
     advice = f"optimizer.lr={best:.1g}" if has_fallen else "none: the loss never fell"
     lowest = test.rates[test.smoothed.index(min(test.smoothed))]
-    ENDING.found = {"optimizer.lr": float(f"{best:.1g}") if has_fallen else None, "lowest_loss_at": lowest}
+    ENDING.measured = {"optimizer.lr": float(f"{best:.1g}") if has_fallen else None, "lowest_loss_at": lowest}
     return "\n".join(
         [
             f"learning-rate range test: {len(test.rates)} steps of {names['model']} on {names['data']}",

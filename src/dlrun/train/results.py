@@ -4,6 +4,7 @@ from math import isfinite
 
 from dlrun.data.base import Data
 from dlrun.errors import CheckpointError, Diverged
+from dlrun.models.options import options_of
 from dlrun.system.machine import peak_memory
 from dlrun.train.engine import Outcome
 from dlrun.train.limits import rounded_up
@@ -53,13 +54,13 @@ def results(training: Training, data: Data, outcome: Outcome, test: dict[str, fl
         entries["waited"] = best.waited  # epochs, as trainer.patience counts them
     if best and best.score is not None:
         entries["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
-    report = run.write_report(task.report(data))
-    for owner in (task.net, data):
-        if report_of := getattr(owner, "report", None):
-            report |= run.write_report(report_of())
+    numbers = run.write_report(task.report(data))
+    for report in (options_of(task.net).report, getattr(data, "report", None)):
+        if report:
+            numbers |= run.write_report(report())
     speeds = [row["time/samples_per_s"] for row in run.rows]
     entries |= {
-        "test": {f"test/{name}": value for name, value in test.items()} | report,
+        "test": {f"test/{name}": value for name, value in test.items()} | numbers,
         "samples_per_second": round(sorted(speeds)[len(speeds) // 2], 1) if speeds else None,
         "peak_memory_mb": peak_memory(training.task.device.torch_device),
     }

@@ -14,8 +14,8 @@ from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import find_run, read_summary, require_plain, status_of
 from dlrun.output.json_line import ENDING
 from dlrun.output.restarts import restarts
+from dlrun.output.tracking import require_installed
 from dlrun.overrides import key_of, pasteable, quoted
-from dlrun.tracking.processes import require_installed
 from dlrun.train.limits import refuse_finished
 from dlrun.train.start import Done, Request, join_processes, locked, train, write_config
 

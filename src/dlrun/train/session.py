@@ -136,7 +136,7 @@ class Session:
         training = Training(self.task, self.trainer, run, clock, self.data_state)
         if not resumed:
             if not self.config["init"]:
-                self.task.fit(self.data)
+                self.task.init_from_data(self.data)
             return training, []
         state, failure = run.checkpoints.load_last(before.get("id"))
         lost_best = training.restore(state)

@@ -21,9 +21,9 @@ from dlrun.errors import UserError, printable
 from dlrun.output.folders import claim_folder, new_folder, read_summary, status_of
 from dlrun.output.json_line import ENDING
 from dlrun.output.restarts import died_before, forget_start, note_start, noted
+from dlrun.output.tracking import require_installed
 from dlrun.output.written import write_whole
 from dlrun.overrides import key_of
-from dlrun.tracking.processes import require_installed
 
 if TYPE_CHECKING:
     from dlrun.train.session import Session

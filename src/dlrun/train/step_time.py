@@ -37,14 +37,14 @@ class Split(NamedTuple):
 def step_time(config: dict, names: dict[str, str], chosen: list[str]) -> str:
     """Measure and return the text to print."""
     session = Session(config, names, chosen)
-    require_samples(session, "time")
+    data = require_samples(session, "time")
     whole = timed(session)
     split = profiled(session)
     total = sum(split.phases.values())
-    ENDING.found = {"step_ms": whole, "with_profiler_ms": split._asdict()}
+    ENDING.measured = {"step_ms": whole, "with_profiler_ms": split._asdict()}
     rows = [["", "ms", "share"]]
     rows += [[name, f"{ms:.3f}", f"{ms / total:.1%}"] for name, ms in split.phases.items()]
-    size = session.data.batch_size  # type: ignore[attr-defined]  # require_samples: it has samples
+    size = data.batch_size
     lines = [
         f"a training step of {names['model']} on {names['data']}: {whole:.3f} ms, batches of {size}, "
         f"{1000 * size / whole:,.0f} samples/s",
@@ -124,14 +124,14 @@ def _mark(session: Session) -> Callable[[], None]:
     updates = list(session.task.named_updates().values())
     before = [(update.backward, update.take_step) for update in updates]
     for update in updates:
-        update.backward = _ranged(PHASE + "backward", update.backward)  # type: ignore[method-assign]
+        update.backward = _ranged(PHASE + "backward", update.backward)  # type: ignore[method-assign]  # until `undo`
         update.take_step = _ranged(PHASE + "optimizer", update.take_step)
 
     def undo() -> None:
         for hook in hooks:
             hook.remove()
         for update, (backward, take_step) in zip(updates, before, strict=True):
-            update.backward = backward  # type: ignore[method-assign]
+            update.backward = backward  # type: ignore[method-assign]  # its own again
             update.take_step = take_step
 
     return undo

@@ -13,6 +13,7 @@ from dlrun.clock import Clock
 from dlrun.config.auto import words
 from dlrun.data.base import Data, has_samples
 from dlrun.errors import counted
+from dlrun.models.options import options_of
 from dlrun.output import console
 from dlrun.output.console import number, table
 from dlrun.spec import Spec
@@ -54,10 +55,10 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
     sizes, note = (f"{counted(frames, 'frame')} an epoch", "") if frames else (sizes_of(data), one_batch(session))
     parameters = sum(p.numel() for p in net.parameters())
     frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
-    details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(net, 'description', '')}"
-    about: dict[str, str] = getattr(data, "about", {})  # further lines; "learns" names the classes
-    names = [] if "learns" in about else named_classes(data.spec)
-    number = 0 if "learns" in about else getattr(data.spec, "classes", None) or 0
+    details = f"{f', {frozen:,} of them frozen' if frozen else ''}{options_of(net).description}"
+    lines: dict[str, str] = getattr(data, "header_lines", {})  # further lines; "learns" names the classes
+    names = [] if "learns" in lines else named_classes(data.spec)
+    number = 0 if "learns" in lines else getattr(data.spec, "classes", None) or 0
     classes = f"; classes: {', '.join(names)}" if names else f"; {counted(number, 'class')}" if number else ""
     count = torch.get_num_threads()
     threads = f" ({counted(count, 'thread')})" if device.torch_device.type == "cpu" else ""
@@ -66,8 +67,8 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
         dlrun.__version__,
         {
             "data": f"{session.names.get('data')}: {sizes}; {data.describe()}{classes}{note}",
-            **about,
-            **task.about,
+            **lines,
+            **task.header_lines,
             "model": f"{session.names.get('model')}: {counted(parameters, 'parameter')}{details}",
             "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}"
             f"{describe_products(net)}",

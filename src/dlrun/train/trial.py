@@ -4,18 +4,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from dlrun.clock import Clock
-from dlrun.data.base import has_samples
+from dlrun.data.base import SampleData, has_samples
 from dlrun.errors import UserError
 from dlrun.seeds import Reseeder
 from dlrun.train.session import Session
 
 
-def require_samples(session: Session, mode: str) -> None:
-    """Raise UserError if the mode cannot measure this run."""
+def require_samples(session: Session, mode: str) -> SampleData:
+    """Return the run's data. Raises UserError if it is an environment, which the mode cannot measure."""
     if not has_samples(session.data):
         raise UserError(
             f"mode={mode}: data={session.names.get('data')} is an environment\n  expected data with samples in batches"
         )
+    return session.data
 
 
 def batches(session: Session, steps: int) -> Iterator[tuple[Any, Clock]]:
@@ -27,7 +28,7 @@ def batches(session: Session, steps: int) -> Iterator[tuple[Any, Clock]]:
     per_epoch = task.steps(data)
     clock = Clock(seed, -(-steps // per_epoch), per_epoch, steps)
     reseed = Reseeder(task.device.torch_device)
-    task.fit(data)
+    task.init_from_data(data)
     task.net.train()
     while clock.step < steps:
         for batch in task.batches(data, clock):

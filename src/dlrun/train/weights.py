@@ -17,6 +17,7 @@ from dlrun.config.signatures import signature
 from dlrun.data.sources.fetch import fetch
 from dlrun.data.sources.verify import verify
 from dlrun.errors import CheckpointError, UserError, counted, some
+from dlrun.models.options import options_of
 from dlrun.output.checkpoint import load
 from dlrun.output.folders import best_weights
 from dlrun.paths import open_plain
@@ -149,7 +150,7 @@ def copy_weights(net: nn.Module, theirs: Weights, outputs: int | None, asked: st
     first dimension (ours has size `outputs`); weights named aux*; or, if all convolutions fit, every dense layer after
     the last layer that fits.
     """
-    mine, backbone = net.state_dict(), getattr(net, "BACKBONE", ())
+    mine, backbone = net.state_dict(), options_of(net).BACKBONE
     fits = [name for name, value in mine.items() if name in theirs and theirs[name].shape == value.shape]
     new = [name for name in mine if name not in fits and not name.endswith("num_batches_tracked")]
     unused = [name for name in theirs if name not in fits and not name.endswith("num_batches_tracked")]

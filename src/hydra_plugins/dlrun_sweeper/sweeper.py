@@ -146,14 +146,14 @@ class JobSweeper(Sweeper):
         from dlrun.config.build import build
         from dlrun.config.check import check_section
         from dlrun.config.saved import plain
-        from dlrun.config.zips import is_zip, members
+        from dlrun.config.zips import is_zip, pairs_of
         from dlrun.overrides import key_of
         from dlrun.sweep.folds import with_folds
         from dlrun.sweep.population import with_seeds
         from dlrun.sweep.settings import Grid, Population
 
         keys = {key_of(argument) for argument in arguments if not is_zip(argument)}
-        keys |= {key.lstrip("+") for argument in arguments if is_zip(argument) for key, _ in members(argument)}
+        keys |= {key.lstrip("+") for argument in arguments if is_zip(argument) for key, _ in pairs_of(argument)}
         for key in keys & {"resume", "run_dir"}:
             raise UserError(f"{key}=... in a sweep: {WHY_NOT[key]}")
         if "mode" in keys and self.config.mode != "train":

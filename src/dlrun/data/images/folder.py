@@ -77,7 +77,7 @@ class ImageFolder:
         self.levels: Levels | None = None
         self.split_config, self.folds = (split, stratify, folds, fold), folds
         self.resident, self.sampler = resident, sampler
-        self.about: dict[str, str] = {}
+        self.header_lines: dict[str, str] = {}
 
     @property
     def spec(self) -> Image:
@@ -121,7 +121,7 @@ class ImageFolder:
     def _read(self, root: Path, listing: Listing) -> None:
         self.cache = cached(root, sorted(listing.names), (self.stored, self.fit, self.max_pixels), self.data_dir)
         self.bad, self.levels = bad_names(self.cache, listing), self.cache.levels or None
-        self.about = {"splits": listing.about} if listing.about else {}
+        self.header_lines = {"splits": listing.split_note} if listing.split_note else {}
         check_contrast(self.cache.pixels, self.cache.bad, str(root))
 
     def _readable(self, rows: np.ndarray, listing: Listing) -> np.ndarray:

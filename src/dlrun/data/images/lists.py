@@ -26,14 +26,14 @@ class Listing(NamedTuple):
 
     names: paths under the root, in the order of the split. labels: int64 (N,), all 0 without classes. classes: the
     classes' names, in the order of the labels. given: rows by split if the root has a folder for each; {} if not.
-    about: describes these folders.
+    split_note: describes these folders.
     """
 
     names: list[str]
     labels: np.ndarray
     classes: tuple[str, ...]
     given: Mapping[str, np.ndarray]
-    about: str = ""
+    split_note: str = ""
 
 
 class Classes(NamedTuple):
@@ -98,7 +98,7 @@ def by_folders(root: Path, classes: Classes, layout: str) -> Listing:
     if loose:
         return Listing(names, np.zeros(len(names), np.int64), (), given, described(folder_of))
     listing = labelled(root, names, [path.partition("/")[0] for path in inside], classes, bool(given))
-    return listing._replace(given=given, about=described(folder_of))
+    return listing._replace(given=given, split_note=described(folder_of))
 
 
 def labelled(root: Path, names: list[str], labels: list[str], classes: Classes, is_split: bool) -> Listing:

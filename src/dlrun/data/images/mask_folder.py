@@ -61,7 +61,7 @@ class MaskFolder(Masks):
         """Read all images and masks."""
         images, masks = self.subfolders
         source = find(self.root, self.data_dir, "data.root", f"a folder with the folders {images} and {masks}")
-        by_split, about = mask_splits(source, images, masks)
+        by_split, split_note = mask_splits(source, images, masks)
         pairs = [pair for pairs in by_split.values() for pair in pairs]
         arrays, levels = _read_all(pairs, self.spec.shape, self.max_pixels, self.class_table)
         ends = np.cumsum([len(each) for each in by_split.values()])
@@ -77,7 +77,7 @@ class MaskFolder(Masks):
         val = rows.get("val", order[:0])
         train = np.concatenate([train, val])
         stacks = [np.stack([arrays[i][part] for i in chosen]) for chosen in (train, test) for part in (0, 1)]
-        return Pairs(stacks[0], stacks[1], stacks[2], stacks[3], levels, len(val), about)
+        return Pairs(stacks[0], stacks[1], stacks[2], stacks[3], levels, len(val), split_note)
 
 
 def _check(spec: Mask, values: list[int]) -> None:

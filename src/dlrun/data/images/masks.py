@@ -23,8 +23,8 @@ from dlrun.types import Augmentation, Count, Fraction, Index, MaskReader, Positi
 class Pairs(NamedTuple):
     """Images and masks, uint8, and the levels of images with more than 8 bits a value (data/images/levels.py).
 
-    num_val: number of the last train samples that are val by the folders; 0: val is cut from them. about: describes the
-    splits that are folders.
+    num_val: number of the last train samples that are val by the folders; 0: val is cut from them. split_note:
+    describes the splits that are folders.
     """
 
     x_train: np.ndarray
@@ -33,7 +33,7 @@ class Pairs(NamedTuple):
     y_test: np.ndarray
     levels: Levels | None = None
     num_val: int = 0
-    about: str = ""
+    split_note: str = ""
 
 
 class Masks(Images):
@@ -74,7 +74,7 @@ class Masks(Images):
                     f"data.augment.{name}={amount} blends neighbouring pixels, and the classes of masks cannot be "
                     "blended: expected 0; flip, crop and rot90 move images and masks together"
                 )
-        self.about: dict[str, str] = {}
+        self.header_lines: dict[str, str] = {}
         super().__init__(
             spec=spec,  # type: ignore[arg-type]  # as above
             source=source,  # type: ignore[arg-type]  # Pairs begin as Arrays do
@@ -93,7 +93,7 @@ class Masks(Images):
         stacks = Arrays(x_train, rows[: len(x_train)], x_test, rows[: len(x_test)])
         splits = split_rows(len(x_train), *self.split_config, pairs.num_val)
         self.resident = Resident(stacks, splits, device, self._prepare)
-        self.about = {"splits": pairs.about} if pairs.about else {}
+        self.header_lines = {"splits": pairs.split_note} if pairs.split_note else {}
 
     def load_like(self, fitted: dict, device: torch.device) -> None:
         """Read all images and masks as those of a run whose data has learned `fitted`. They are the test split."""

@@ -18,7 +18,7 @@ GAP = 1.5  # a step of time that is longer than this many usual steps is a gap
 class Rows(NamedTuple):
     """Rows in the order of time. ids: number of each row's series. breaks: whether it does not follow the one before.
 
-    names: of the series. about: lines for the header.
+    names: of the series. header_lines: lines for the header.
     """
 
     frame: pl.DataFrame
@@ -26,7 +26,7 @@ class Rows(NamedTuple):
     ids: Array
     breaks: Array
     names: list[str]
-    about: dict[str, str]
+    header_lines: dict[str, str]
 
 
 def ordered(part: NamedFrame, series: str | None, time: str | None, skip_gaps: bool) -> Rows:
@@ -40,17 +40,17 @@ def ordered(part: NamedFrame, series: str | None, time: str | None, skip_gaps: b
     names = as_texts(frame[series]).fill_null("").to_list() if series else [""]
     order = {name: i for i, name in enumerate(dict.fromkeys(names))}
     ids = np.array([order[name] for name in names], np.int32) if series else np.zeros(frame.height, np.int32)
-    about: dict[str, str] = {}
+    header_lines: dict[str, str] = {}
     if time:
         times, note = _times(frame.drop_in_place(time), row_name)
-        about |= {"dates": note} if note else {}
+        header_lines |= {"dates": note} if note else {}
     else:
         times = np.arange(frame.height)
     if not _is_ordered(ids, times):
         rows = np.lexsort((times, ids))
         frame, ids, times = frame[rows], ids[rows], times[rows]
         row_name = partial(_moved, rows, row_name)
-        about["order"] = f"rows are sorted by {' and '.join(needed)}"
+        header_lines["order"] = f"rows are sorted by {' and '.join(needed)}"
     steps = np.diff(times)
     breaks = np.concatenate([[True], ids[1:] != ids[:-1]])
     inside = ~breaks[1:]
@@ -65,10 +65,10 @@ def ordered(part: NamedFrame, series: str | None, time: str | None, skip_gaps: b
         gaps = inside & (steps > GAP * usual)
         breaks[1:] |= gaps
         if gaps.any():
-            about["gaps"] = (
+            header_lines["gaps"] = (
                 f"{counted(int(gaps.sum()), 'gap')} in {time}: no window crosses one (data.gaps=skip: they do)"
             )
-    return Rows(frame, row_name, ids, breaks, list(order), about)
+    return Rows(frame, row_name, ids, breaks, list(order), header_lines)
 
 
 def _is_ordered(ids: Array, times: Array) -> bool:

@@ -43,7 +43,7 @@ class Prepared(NamedTuple):
     targets: Array
     starts: dict[str, Array]
     encoding: Encoding
-    about: dict[str, str]
+    header_lines: dict[str, str]
     ids: Array
     names: list[str]
 
@@ -80,10 +80,10 @@ def prepare(part: NamedFrame, settings: TableSettings, windows: WindowSettings, 
         season = _season(y, rows, train, form)
     encoding |= {"targets": targets, "length": form.length, "horizon": form.horizon, "season": season, "last": last}
     steps = f"{counted(form.length, 'step')}" + (f", {form.horizon} ahead" if form.horizon else "")
-    about = rows.about | {"windows": "; ".join([steps, *notes])} | {"columns": describe_columns(encoding)}
-    about["left out"] = describe_left_out(left_out | {name: role for name, role in roles.items() if role})
-    about = {title: text for title, text in about.items() if text}
-    return Prepared(values, y, starts, encoding, about, rows.ids, rows.names)
+    header_lines = rows.header_lines | {"windows": "; ".join([steps, *notes])} | {"columns": describe_columns(encoding)}
+    header_lines["left out"] = describe_left_out(left_out | {name: role for name, role in roles.items() if role})
+    header_lines = {title: text for title, text in header_lines.items() if text}
+    return Prepared(values, y, starts, encoding, header_lines, rows.ids, rows.names)
 
 
 def prepare_like(
@@ -189,7 +189,7 @@ def _windows(
             raise UserError(
                 f"data.window={form.length}{ahead} data.split={list(settings.split)}: at most {most:,} rows of {name} "
                 f"follow each other\n  expected {form.span:,} or more: choose a smaller window or horizon, or "
-                "another split" + ("; data.gaps=skip takes windows across gaps" if "gaps" in rows.about else "")
+                "another split" + ("; data.gaps=skip takes windows across gaps" if "gaps" in rows.header_lines else "")
             )
     notes = [f"{counted(left_out, 'window')} without a value of {settings.target[0]} left out"] if left_out else []
     return starts, notes

@@ -106,7 +106,7 @@ class SeriesFile(Encoded):
             categories,
         )
         self.prepared: Prepared | None = None  # from when the spec is needed until `load`
-        self.about: dict[str, str] = {}
+        self.header_lines: dict[str, str] = {}
 
     @property
     def spec(self) -> Series:
@@ -135,11 +135,11 @@ class SeriesFile(Encoded):
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the series and put them on the device."""
         prepared, self.prepared = self._prepare(), None
-        values, targets, starts, self.encoding, about, ids, self.names = prepared
+        values, targets, starts, self.encoding, header_lines, ids, self.names = prepared
         self.firsts = np.searchsorted(ids, np.arange(len(self.names)))  # the first row of each series
         self.device = device
         self.resident: ResidentWindows = ResidentWindows(values, targets, starts, self._form(), device)
-        self.about = {"learns": self._learns()} | about
+        self.header_lines = {"learns": self._learns()} | header_lines
 
     def places(self, split: str) -> list[str]:
         """Return the series of each window and, unless it is whole, the step at which it starts, from 0."""

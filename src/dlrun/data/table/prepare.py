@@ -29,7 +29,7 @@ class NamedFrame(NamedTuple):
 class Prepared(NamedTuple):
     """An encoded table: x float32 (rows, columns); y int64 (rows,) or float32 (rows, targets); weights float32 (rows,).
 
-    about: lines for the run's header, by title. rows: of the table that these are, from 0 (rows,).
+    header_lines: lines for the run's header, by title. rows: of the table that these are, from 0 (rows,).
     """
 
     x: np.ndarray
@@ -37,7 +37,7 @@ class Prepared(NamedTuple):
     weights: np.ndarray | None
     splits: dict[str, np.ndarray]
     encoding: Encoding
-    about: dict[str, str]
+    header_lines: dict[str, str]
     rows: np.ndarray
 
 
@@ -49,7 +49,7 @@ def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str
     """
     frame, row_name, given = _joined(parts)
     check_settings(frame.columns, settings, where)
-    frame, row_name, given, about, rows = _with_target(frame, settings, row_name, given, where)
+    frame, row_name, given, header_lines, rows = _with_target(frame, settings, row_name, given, where)
     y, target = learned(frame, settings, row_name, where)
     splits = split_table(frame, settings, y, row_name, given)
     weights = weights_of(frame, settings, row_name, splits["train"]) if settings.weights else None
@@ -72,14 +72,16 @@ def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str
         "categories": [category for column in found.values() for category in column.learned.categories],
         "targets": _fitted(target, y, splits["train"]),
     }
-    about |= {
+    header_lines |= {
         "columns": describe_columns(encoding),
         "left out": not_learned,
     }
-    about["dates"] = "; ".join(column.note for column in found.values() if column.note)
-    about["unseen"] = "; ".join(f"{name}: {column.unseen}" for name, column in found.items() if column.unseen)
+    header_lines["dates"] = "; ".join(column.note for column in found.values() if column.note)
+    header_lines["unseen"] = "; ".join(f"{name}: {column.unseen}" for name, column in found.items() if column.unseen)
     x = stacked([column.learned for column in found.values()])
-    return Prepared(x, y, weights, splits, encoding, {title: text for title, text in about.items() if text}, rows)
+    return Prepared(
+        x, y, weights, splits, encoding, {title: text for title, text in header_lines.items() if text}, rows
+    )
 
 
 class _Column(NamedTuple):

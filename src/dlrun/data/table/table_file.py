@@ -36,7 +36,7 @@ class TableFile(Encoded):
     The rows come from `file`, from `train` (and `val`, `test`), or from `source`, which returns the splits that it has.
     target: the column to learn, or several. All other keys: see configs/data/table.yaml.
     Batches: x float (B, columns); y int64 (B,) or float (B, targets). With data.weights those of train have a third
-    member, weights float (B,) with mean 1 over the split.
+    column, weights float (B,) with mean 1 over the split.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class TableFile(Encoded):
         self.categories, self.sampler = categories, sampler
         self.folds = folds
         self.prepared: Prepared | None = None  # from when the spec is needed until `load`
-        self.about: dict[str, str] = {}
+        self.header_lines: dict[str, str] = {}
 
     @property
     def spec(self) -> Columns:
@@ -114,10 +114,10 @@ class TableFile(Encoded):
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the table and put it on the device."""
         prepared, self.prepared = self._prepare(), None
-        x, y, weights, splits, self.encoding, about, self.rows = prepared
+        x, y, weights, splits, self.encoding, header_lines, self.rows = prepared
         self.device, self.sizes = device, {name: len(rows) for name, rows in splits.items()}
         self.resident = Resident(Arrays(x, y, x[:0], y[:0]), splits, device, lambda x, random: x, weights)
-        self.about = {"learns": self._learns()} | about
+        self.header_lines = {"learns": self._learns()} | header_lines
 
     def places(self, split: str) -> list[int]:
         """Return the samples' rows in the table, from 0, in the order of `targets`. Rows without a target count."""

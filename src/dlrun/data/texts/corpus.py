@@ -39,8 +39,8 @@ class Corpus(NamedTuple):
 
     num_train: number of training texts; the test texts follow them. facts: number of empty and of damaged texts.
     names: the classes in order, if the source knows them. files: where each text comes from, if the source knows it.
-    num_val: number of the last training texts that are val by the source; 0: val is cut from them. about: describes
-    the splits that the source gives.
+    num_val: number of the last training texts that are val by the source; 0: val is cut from them. split_note:
+    describes the splits that the source gives.
     """
 
     tokens: np.ndarray
@@ -52,7 +52,7 @@ class Corpus(NamedTuple):
     names: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     num_val: int = 0
-    about: str = ""
+    split_note: str = ""
 
 
 def cached(

@@ -68,10 +68,10 @@ class TextFolder(Texts):
         kind = "a folder with a folder of .txt files per class, or a .csv"
         source = find(self.root, self.data_dir, "data.root", kind)
         if source.is_file():
-            rows, about = _csv_texts(source, *self.csv_columns), ""
+            rows, split_note = _csv_texts(source, *self.csv_columns), ""
             contents: list[object] = ["csv", *self.csv_columns, str(source.resolve()), stamps([source])]
         else:
-            rows, contents, about = _folder_texts(source)
+            rows, contents, split_note = _folder_texts(source)
         spec, (fraction, state) = self.config_spec, self.test_config
         numbers, names = number_classes(source, [name for _, name, _ in rows], spec.labels, spec.classes)
         classes_of = numbers if self.stratify else np.zeros_like(numbers)
@@ -88,7 +88,7 @@ class TextFolder(Texts):
         contents += [fraction, state, list(names), self.stratify]
         corpus = cached(self.data_dir / CACHE, contents, texts, len(rows), safe_name(source.stem), self.tokens)
         files = tuple(_origin(source, i + 1, rows[i][2]) for i in order)
-        return corpus._replace(names=names, files=files, num_val=sum(is_val), about=about)
+        return corpus._replace(names=names, files=files, num_val=sum(is_val), split_note=split_note)
 
 
 def _origin(source: Path, number: int, content: Path | str | bytes) -> str:

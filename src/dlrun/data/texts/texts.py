@@ -79,7 +79,7 @@ class Texts(OnDevice):
         self.config_spec, self.classes, self.labels, self.tokens = spec, spec.classes, spec.labels, tokens
         self.get_words: Callable[[], tuple[str, ...]] = lambda: self._words()
         self.loaded: tuple[Corpus, dict[str, np.ndarray], np.ndarray] | None = None
-        self.about: dict[str, str] = {}
+        self.header_lines: dict[str, str] = {}
         self.words: tuple[str, ...] = ()  # the words with the ids 4, 5, ...; empty before they are known
 
     @property
@@ -100,7 +100,7 @@ class Texts(OnDevice):
         self.resident = Resident(arrays, splits, device, lambda x, random: x)
         self.words = words_of(corpus, ids)
         self.oddities = _oddities(corpus, int((ids >= 4).sum()), self.config_spec.vocab)
-        self.about = {"splits": corpus.about} if corpus.about else {}
+        self.header_lines = {"splits": corpus.split_note} if corpus.split_note else {}
         self.unknown_share = float((x_test == 2).sum() / max(1, (x_test > 1).sum()))
         self.sources, self.rows = corpus.files, splits | {"test": test}
         self.loaded, self.device = None, device

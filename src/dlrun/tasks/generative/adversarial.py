@@ -31,13 +31,13 @@ class Adversarial(SampleTask):
     """Base class of tasks that train a generator against a critic.
 
     n_critic: number of critic steps per generator step. quality: the folder of a classifier's run, whose features
-    measure samples (Frechet distance), or None. n_samples: number of images on a sheet of samples.
+    measure samples (Frechet distance), or None. num_samples: number of images on a sheet of samples.
     """
 
-    takes = ("latent",)
+    accepts = ("latent",)
     compiled: tuple[str, ...] = ("generator", "critic")
     net: Pair
-    n_samples: int
+    num_samples: int
 
     def __init__(
         self,
@@ -48,13 +48,13 @@ class Adversarial(SampleTask):
         load_classifier: ClassifierLoader,
         n_critic: int,
         quality: str | None,
-        n_samples: int,
+        num_samples: int,
     ) -> None:
         super().__init__(net, device)
         self.n_critic = self.cycle = n_critic
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
         self.components |= {"update": self.update, "critic_update": self.critic_update}
-        self.quality, self.spec, self.n_samples = Quality(spec, load_classifier, quality), spec, n_samples
+        self.quality, self.spec, self.num_samples = Quality(spec, load_classifier, quality), spec, num_samples
         self.scores, self.goal = self.quality.scores, self.quality.goal
 
     def batches(self, data: SampleData, clock: Clock) -> Iterator:
@@ -70,11 +70,11 @@ class Adversarial(SampleTask):
         return ((samples + 1) / 2).clamp(0, 1) if isinstance(self.spec, Image) else samples
 
     def preview(self, data: SampleData) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.device)
+        return previews(self.evaluated(), self.net.latent, self.num_samples, data, self.device)
 
     def report(self, data: SampleData) -> dict[str, object]:
         net, critic = self.evaluated(), self.net.critic.eval()
-        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.device)}
+        return {"figures": figures(net, critic, self.net.latent, self.num_samples, data, self.device)}
 
 
 @contextmanager

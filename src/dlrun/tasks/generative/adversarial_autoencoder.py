@@ -33,13 +33,13 @@ class AdversarialAutoencoder(SampleTask):
     """Reconstruct images, pixels in [0, 1], through codes that are distributed as N(0, 1).
 
     loss: bce treats pixels as probabilities and outputs as their logits; mse uses outputs as they are. quality: the
-    folder of a classifier's run, whose features measure samples (Frechet distance), or None. n_samples: number of
+    folder of a classifier's run, whose features measure samples (Frechet distance), or None. num_samples: number of
     images on a sheet of samples.
     """
 
-    takes = ("images", "latent")
+    accepts = ("images", "latent")
     net: AdversarialAutoEncoder
-    n_samples: int
+    num_samples: int
     compiled = ("autoencoder", "autoencoder.encoder", "critic")
 
     def __init__(
@@ -52,10 +52,10 @@ class AdversarialAutoencoder(SampleTask):
         *,
         loss: Literal["bce", "mse"],
         quality: str | None,
-        n_samples: Size,
+        num_samples: Size,
     ) -> None:
         super().__init__(net, device)
-        self.spec, self.bce, self.n_samples = spec, loss == "bce", n_samples
+        self.spec, self.bce, self.num_samples = spec, loss == "bce", num_samples
         self.update = update(net.autoencoder)
         self.critic_update = update(net.critic, ema=0.0)
         self.encoder_update = update(net.autoencoder.encoder, ema=0.0)
@@ -137,7 +137,10 @@ class AdversarialAutoencoder(SampleTask):
     def preview(self, data: SampleData, split: str = "val") -> dict[str, Tensor]:
         """Originals with their reconstructions, and images decoded from the same codes of the prior every time."""
         x = first_inputs(rescaled(data.batches(split), data, 0.0, 1.0), 50)
-        return {"reconstructions": side_by_side(x, self.predict(x)), "samples": grid(self._samples(self.n_samples, 2))}
+        return {
+            "reconstructions": side_by_side(x, self.predict(x)),
+            "samples": grid(self._samples(self.num_samples, 2)),
+        }
 
     @torch.no_grad()
     def report(self, data: SampleData) -> dict[str, object]:

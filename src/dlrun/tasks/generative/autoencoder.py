@@ -34,7 +34,7 @@ class Autoencoder(SampleTask):
     noise: standard deviation of the Gaussian noise that is added to the net's inputs; the targets are clean.
     """
 
-    takes = ("images", "latent")
+    accepts = ("images", "latent")
     net: AutoEncoder
 
     def __init__(

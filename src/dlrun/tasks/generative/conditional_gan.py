@@ -24,7 +24,7 @@ TITLE = "samples: a class in each column, the same noise in each row"
 class ConditionalGan(Gan):
     """A GAN whose samples have a wanted class. Keys: see Gan.
 
-    asked (with task.quality): the share of samples that the classifier takes for the class they were asked to be.
+    class_acc (with task.quality): the share of samples that the classifier takes for the class they were asked to be.
     """
 
     net: ConditionalPair
@@ -39,14 +39,14 @@ class ConditionalGan(Gan):
         *,
         n_critic: Few,
         quality: str | None,
-        n_samples: Size,
+        num_samples: Size,
     ) -> None:
         super().__init__(
             net, spec, device, update, load_classifier,
-            loss="nonsaturating", n_critic=n_critic, quality=quality, n_samples=n_samples,
+            loss="nonsaturating", n_critic=n_critic, quality=quality, num_samples=num_samples,
         )  # fmt: skip
         if self.quality.features:
-            self.scores = self.scores | {"asked": "max"}
+            self.scores = self.scores | {"class_acc": "max"}
 
     def players(self, batch: Batch) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Tensor]:
         """Both play with the classes of the batch."""
@@ -71,12 +71,12 @@ class ConditionalGan(Gan):
         if self.quality.features:
             z, y = self.codes(SAMPLES, 7)
             found = self.quality.features.classify((draw(self.evaluated(), z, self.device) + 1) / 2).argmax(1)
-            metrics["asked"] = (found == y).float().mean().item()
+            metrics["class_acc"] = (found == y).float().mean().item()
         return metrics
 
     @torch.no_grad()
     def preview(self, data: SampleData) -> dict[str, Tensor]:
-        z, _ = self.codes(self.n_samples, 2)
+        z, _ = self.codes(self.num_samples, 2)
         return {"samples": grid((draw(self.evaluated(), z, self.device) + 1) / 2, self.net.classes)}
 
     def report(self, data: SampleData) -> dict[str, object]:

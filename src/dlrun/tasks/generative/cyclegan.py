@@ -35,18 +35,18 @@ class Cyclegan(SampleTask):
     """Two generators and two critics. The domains are numbered as the classes are.
 
     cycle_weight: lambda of the cycle loss. identity_weight: that of the identity loss, as a share of lambda.
-    n_samples: number of images of each domain on a sheet of translations.
+    num_samples: number of images of each domain on a sheet of translations.
 
-    swd: sliced Wasserstein distance of translations to the images of their domain. cycle: mean absolute error of a
-    translation there and back, for pixels in [0, 1]. shape: correlation of an image's luminance with that of its
-    translation. colour_gap, for colour images: how far the colourfulness of translations is from that of their domain.
-    All are means over both domains.
+    swd: sliced Wasserstein distance of translations to the images of their domain. cycle_mae: mean absolute error of a
+    translation there and back, for pixels in [0, 1]. luminance_corr: correlation of an image's luminance with that of
+    its translation. colour_gap, for colour images: how far the colourfulness of translations is from that of their
+    domain. All are means over both domains.
     """
 
-    takes = ("images",)
+    accepts = ("images",)
     compiled = ()  # the number of images of a domain differs from batch to batch
     net: Cycle
-    n_samples: int
+    num_samples: int
 
     def __init__(
         self,
@@ -57,15 +57,16 @@ class Cyclegan(SampleTask):
         *,
         cycle_weight: NonNegative,
         identity_weight: NonNegative,
-        n_samples: Size,
+        num_samples: Size,
     ) -> None:
         super().__init__(net, device)
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
         self.components |= {"update": self.update, "critic_update": self.critic_update}
-        self.spec, self.n_samples = spec, n_samples
+        self.spec, self.num_samples = spec, num_samples
         self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
         self.is_colour = spec.shape[0] == len(LUMINANCE)
-        self.scores = {"swd": "min", "cycle": "min", "shape": "max"} | ({"colour_gap": "min"} if self.is_colour else {})
+        self.scores = {"swd": "min", "cycle_mae": "min", "luminance_corr": "max"}
+        self.scores |= {"colour_gap": "min"} if self.is_colour else {}
         self.goal = "swd"
 
     def prepare(self, data: SampleData) -> None:
@@ -130,7 +131,7 @@ class Cyclegan(SampleTask):
             for here, there, x in domains(batch):
                 fake = draw(to[there], x, self.device)
                 cycle = (draw(to[here], fake, self.device) - x).abs().flatten(1).mean(1) / 2
-                found = {"cycle": cycle, "shape": correlation(luminance(x), luminance(fake)), "real": x}
+                found = {"cycle_mae": cycle, "luminance_corr": correlation(luminance(x), luminance(fake)), "real": x}
                 found |= {"colour": colourfulness(x)} if self.is_colour else {}
                 for name, value in found.items():
                     values[here].setdefault(name, []).append(value)
@@ -163,7 +164,7 @@ class Cyclegan(SampleTask):
         to, sheets = self.evaluated(), {}
         for here, there in ((0, 1), (1, 0)):
             batches = rescaled(data.batches(split), data, -1.0, 1.0)
-            x = first_inputs(((x[y == here], y) for x, y in batches), self.n_samples)
+            x = first_inputs(((x[y == here], y) for x, y in batches), self.num_samples)
             fake = draw(to[there], x, self.device)
             rows = torch.cat((x, fake, draw(to[here], fake, self.device)))
             sheets[f"from_{here}"] = grid((rows + 1) / 2, len(x))

@@ -40,16 +40,16 @@ class Gan(Adversarial):
         loss: Literal["nonsaturating", "least_squares", "hinge"],
         n_critic: Few,
         quality: str | None,
-        n_samples: Size,
+        num_samples: Size,
     ) -> None:
-        super().__init__(net, spec, device, update, load_classifier, n_critic, quality, n_samples)
+        super().__init__(net, spec, device, update, load_classifier, n_critic, quality, num_samples)
         self.losses = LOSSES[loss]
 
     def players(self, batch: Batch) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Tensor]:
         """The generator of codes, the critic of samples, and the data's samples."""
         return self.net.generator, self.net.critic, batch[0]
 
-    def told(self, out: Tensor, z: Tensor) -> tuple[list[Tensor], Metrics]:
+    def code_losses(self, out: Tensor, z: Tensor) -> tuple[list[Tensor], Metrics]:
         """Losses that both players add to theirs, and metrics: of what the critic's outputs tell of the codes z."""
         return [], {}
 
@@ -64,7 +64,7 @@ class Gan(Adversarial):
                 fake = generator(z)
             real_out, fake_out = critic(x).float(), critic(fake).float()  # (B,), or (B, outputs)
         real_score, fake_score = scores(real_out), scores(fake_out)
-        terms, more = self.told(fake_out, z)
+        terms, more = self.code_losses(fake_out, z)
         loss = sum(terms, critic_loss(real_score, fake_score, mean))
         if not self.critic_update.step(loss, clock):
             return {}
@@ -79,7 +79,7 @@ class Gan(Adversarial):
             z = self.jobs.randn_like(z)
             with frozen(self.net.critic), self.device.autocast():
                 out = critic(generator(z)).float()
-                loss = sum(self.told(out, z)[0], generator_loss(scores(out), mean))
+                loss = sum(self.code_losses(out, z)[0], generator_loss(scores(out), mean))
             if not self.update.step(loss, clock):
                 return {}
             metrics["loss"] = loss.detach()

@@ -40,10 +40,10 @@ TITLES = {
 class Infogan(Gan):
     """A GAN that tells its codes. Further keys: see Gan.
 
-    info_weight, code_weight: lambda of the categorical code, and of the continuous ones. information: the lower bound
-    of the mutual information of all codes and the image, in nats. If the images have classes, Q sorts the real ones:
-    matched is the share whose category is that of their class, if each category is matched with one class; purity the
-    share that is of the commonest class of their category.
+    info_weight, code_weight: lambda of the categorical code, and of the continuous ones. mutual_information: the lower
+    bound of the mutual information of all codes and the image, in nats. If the images have classes, Q sorts the real
+    ones: clustering_acc is the share whose category is that of their class, if each category is matched with one class;
+    purity the share that is of the commonest class of their category.
     """
 
     net: InfoPair
@@ -61,18 +61,18 @@ class Infogan(Gan):
         code_weight: NonNegative,
         n_critic: Few,
         quality: str | None,
-        n_samples: Size,
+        num_samples: Size,
     ) -> None:
         super().__init__(
             net, spec, device, update, load_classifier,
-            loss=loss, n_critic=n_critic, quality=quality, n_samples=n_samples,
+            loss=loss, n_critic=n_critic, quality=quality, num_samples=num_samples,
         )  # fmt: skip
         self.info_weight, self.code_weight = info_weight, code_weight
         self.classes = spec.classes or 0
         if self.classes:
-            self.scores = self.scores | {"matched": "max", "purity": "max"}
+            self.scores = self.scores | {"clustering_acc": "max", "purity": "max"}
 
-    def told(self, out: Tensor, z: Tensor) -> tuple[list[Tensor], Metrics]:
+    def code_losses(self, out: Tensor, z: Tensor) -> tuple[list[Tensor], Metrics]:
         """Minus log Q of the codes z (B, latent), from the critic's outputs for their images (B, outputs)."""
         k, codes, mean = self.net.categories, self.net.codes, self.jobs.mean
         guesses = out[:, 1:]
@@ -83,7 +83,7 @@ class Infogan(Gan):
         away = (wanted - centre) / log_std.exp()
         code = mean((0.5 * away.square() + log_std + 0.5 * log(2 * pi)).sum(1))
         information = (log(k) - category + codes * log(2) - code).detach()  # uniform in (-1, 1): H = log 2
-        return [self.info_weight * category, self.code_weight * code], {"information": information}
+        return [self.info_weight * category, self.code_weight * code], {"mutual_information": information}
 
     @torch.no_grad()
     def categories(self, data: SampleData, split: str) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ class Infogan(Gan):
         metrics = super().evaluate(data, split)
         if self.classes:
             counts = self.counts(*self.categories(data, split))
-            metrics |= {"matched": clustering_accuracy(counts), "purity": purity(counts)}
+            metrics |= {"clustering_acc": clustering_accuracy(counts), "purity": purity(counts)}
         return metrics
 
     def codes(self, count: int, seed: int, swept: int | None = None) -> Tensor:
@@ -125,7 +125,7 @@ class Infogan(Gan):
 
     @torch.no_grad()
     def preview(self, data: SampleData) -> dict[str, Tensor]:
-        count = max(1, self.n_samples // self.net.categories)
+        count = max(1, self.num_samples // self.net.categories)
         codes = {"samples": self.codes(count, 2)}
         codes |= {f"code_{i + 1}": self.codes(SWEPT, 2, i) for i in range(self.net.codes)}
         columns = {name: len(z) // self.net.categories for name, z in codes.items()}

@@ -41,7 +41,7 @@ class Quality:
             )
         self.features = Features(*load_classifier(run), run) if run is not None else None
         self.num_modes = spec.classes or 0 if isinstance(spec, Table) else 0
-        self.scores = {"swd": "min"} | ({"fd": "min", "inception": "max"} if self.features else {})
+        self.scores = {"swd": "min"} | ({"fd": "min", "inception_score": "max"} if self.features else {})
         self.scores |= {"modes": "max", "good": "max"} if self.num_modes else {}
         self.goal = "fd" if self.features else "swd"
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}  # mean and covariance of a split's features
@@ -50,7 +50,7 @@ class Quality:
     def measure(self, make: Callable[[int, int], Tensor], data: SampleData, split: str) -> dict[str, float]:
         """Measure the samples that make(count, seed) returns.
 
-        swd: sliced Wasserstein distance; fd: Frechet distance; inception: inception score; modes and good: see
+        swd: sliced Wasserstein distance; fd: Frechet distance; inception_score; modes and good: see
         `modes`; each class is a mode.
         """
         real = first_inputs(rescaled(data.batches(split), data, -1.0, 1.0), SAMPLES)
@@ -60,7 +60,7 @@ class Quality:
             if split not in self.seen:
                 self.seen[split] = moments(self.features((real + 1) / 2))
             metrics["fd"] = frechet(*self.seen[split], *moments(self.features((fake + 1) / 2)))
-            metrics["inception"] = inception_score(self.features.classify((fake + 1) / 2))
+            metrics["inception_score"] = inception_score(self.features.classify((fake + 1) / 2))
         if self.num_modes:
             metrics |= modes(*centres(data, self.num_modes), make(SAMPLES, 4))
         return metrics

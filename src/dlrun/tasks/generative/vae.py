@@ -41,13 +41,13 @@ class Vae(SampleTask):
     likelihood: bernoulli (outputs are logits) or gaussian (outputs are means; sigma: the standard deviation).
     beta: weight of the KL; kl_warmup_epochs: epochs over which it rises from 0 to beta. iwae_samples: codes per image
     for the importance-weighted bound on the test split, 0 for none. quality: the folder of a classifier's run, whose
-    features measure samples (Frechet distance), or None. n_samples: number of images on a sheet of samples.
+    features measure samples (Frechet distance), or None. num_samples: number of images on a sheet of samples.
     """
 
-    takes = ("latent", "images")
+    accepts = ("latent", "images")
     compiled = ("", "decoder")
     net: VAE
-    n_samples: int
+    num_samples: int
 
     def __init__(
         self,
@@ -63,14 +63,14 @@ class Vae(SampleTask):
         kl_warmup_epochs: NonNegative,
         iwae_samples: Annotated[int, Range(0, 10_000)],
         quality: str | None,
-        n_samples: Size,
+        num_samples: Size,
     ) -> None:
         super().__init__(net, device)
         self.spec, self.bernoulli, self.sigma = spec, likelihood == "bernoulli", sigma
         self.beta, self.kl_warmup_epochs, self.iwae_samples = beta, kl_warmup_epochs, iwae_samples
         self.update = update(net)
         self.components["update"] = self.update
-        self.quality, self.n_samples = Quality(spec, load_classifier, quality), n_samples
+        self.quality, self.num_samples = Quality(spec, load_classifier, quality), num_samples
         self.scores = {"elbo": "max", "rec": "min", "kl": "min"} | self.quality.scores
         self.goal = "elbo"
 
@@ -156,7 +156,10 @@ class Vae(SampleTask):
     def preview(self, data: SampleData, split: str = "val") -> dict[str, Tensor]:
         """The book's two grids: originals with reconstructions, and samples from the same codes every time."""
         x = first_inputs(rescaled(data.batches(split), data, 0.0, 1.0), 50)
-        return {"reconstructions": side_by_side(x, self.predict(x)), "samples": grid(self._samples(self.n_samples, 2))}
+        return {
+            "reconstructions": side_by_side(x, self.predict(x)),
+            "samples": grid(self._samples(self.num_samples, 2)),
+        }
 
     @torch.no_grad()
     def report(self, data: SampleData) -> dict[str, object]:

@@ -36,9 +36,9 @@ class Wgan(Adversarial):
         clip: Positive,
         n_critic: Few,
         quality: str | None,
-        n_samples: Size,
+        num_samples: Size,
     ) -> None:
-        super().__init__(net, spec, device, update, load_classifier, n_critic, quality, n_samples)
+        super().__init__(net, spec, device, update, load_classifier, n_critic, quality, num_samples)
         self.clip = clip
 
     def step(self, batch: Batch, clock: Clock) -> Metrics:

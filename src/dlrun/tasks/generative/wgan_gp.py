@@ -40,9 +40,9 @@ class WganGp(Adversarial):
         gp_weight: NonNegative,
         n_critic: Few,
         quality: str | None,
-        n_samples: Size,
+        num_samples: Size,
     ) -> None:
-        super().__init__(net, spec, device, update, load_classifier, n_critic, quality, n_samples)
+        super().__init__(net, spec, device, update, load_classifier, n_critic, quality, num_samples)
         if any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.critic.modules()):
             warnings.warn(
                 "model.critic_norm=batch: a sample's score depends on its whole batch, which the penalty per sample "

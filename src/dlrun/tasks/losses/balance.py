@@ -23,7 +23,7 @@ class Balance(NamedTuple):
 
     counts: list[int] | None
     weights: Tensor | None
-    about: dict[str, str]
+    header_lines: dict[str, str]
 
 
 def balance_of(data: SampleData, spec: Learnable | Mask, wanted: Wanted, device: torch.device) -> Balance:
@@ -47,8 +47,8 @@ def balance_of(data: SampleData, spec: Learnable | Mask, wanted: Wanted, device:
     sampler = "" if isinstance(spec, Mask) else getattr(data, "sampler", "")
     remedies = "task.class_weights=balanced" + (" or data.sampler=balanced" if sampler else "")
     advice = "" if wanted or sampler == "balanced" else f"; to weigh all classes alike: {remedies}"
-    about = {"skewed": f"{text}: look at balanced_acc{advice}"} if text else {}
-    return Balance(counts, None if weights is None else weights.to(device), about)
+    header_lines = {"skewed": f"{text}: look at balanced_acc{advice}"} if text else {}
+    return Balance(counts, None if weights is None else weights.to(device), header_lines)
 
 
 def check_sampler(data: Data) -> None:

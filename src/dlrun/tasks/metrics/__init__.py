@@ -14,7 +14,7 @@ classes, `f1` is that of the second; with more it is the mean over the classes. 
 
 import numpy as np
 
-from dlrun.output.probability_plots import rates
+from dlrun.tasks.metrics.curves import rates
 from dlrun.types import Average, Count, Higher, Lower, OfTargets, Size
 
 Array = np.ndarray

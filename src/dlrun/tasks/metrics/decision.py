@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dlrun.errors import UserError, check_state
-from dlrun.output.probability_plots import rates
+from dlrun.tasks.metrics.curves import rates
 from dlrun.tasks.metrics.outcomes import Outcomes
 
 Array = np.ndarray

@@ -33,5 +33,5 @@ def gathered(batches: Sequence[tuple[Tensor, Tensor]], dist: Distributed) -> Out
     if dist.rank:
         return None
     ordered = [batch for turn in zip_longest(own, *others) for batch in turn if batch is not None]
-    y, predicted = (torch.cat(members).numpy() for members in zip(*ordered, strict=True))
+    y, predicted = (torch.cat(column).numpy() for column in zip(*ordered, strict=True))
     return Outcomes(y, predicted)

@@ -14,6 +14,7 @@ from torch import nn
 
 from dlrun.clock import Clock
 from dlrun.errors import UserError
+from dlrun.models.options import options_of
 from dlrun.system.torch_internals import BatchNorm
 
 Group = tuple[float, list[nn.Parameter]]
@@ -44,7 +45,7 @@ class Freezing:
     ) -> None:
         self.params = {name: param for name, param in net.named_parameters() if param.requires_grad}
         frozen: set[str] = set()
-        find = partial(matching, self.params, backbone=getattr(net, "BACKBONE", ()))
+        find = partial(matching, self.params, backbone=options_of(net).BACKBONE)
         for pattern in freeze:
             hits = find(pattern.removeprefix("!"), f"task.freeze has {pattern!r}")
             frozen = frozen - hits if pattern.startswith("!") else frozen | hits

@@ -25,7 +25,7 @@ def accumulate(
     loss, which is left to be propagated back, the sum of the others' losses, and the metrics of the whole batch.
     """
     num_samples = len(batch[0])
-    micro_batches = list(zip(*(member.chunk(num) for member in batch), strict=True))
+    micro_batches = list(zip(*(column.chunk(num) for column in batch), strict=True))
     earlier, gathered = torch.zeros((), device=batch[0].device), []
     for i, micro_batch in enumerate(micro_batches):
         loss, metrics = learn(*micro_batch)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dlrun.clock import Clock
 from dlrun.data.base import EnvData
 from dlrun.errors import UserError
-from dlrun.models.policy import Observer
+from dlrun.models.options import options_of
 from dlrun.optim.update import Update
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
@@ -42,7 +42,7 @@ class RLTask(Task[EnvData, BatchT]):
     """
 
     goal = "return"
-    takes = ("episodes",)
+    accepts = ("episodes",)
     per_rank: tuple[str, ...] = ("collector",)
     compiled = ()  # batches differ in length, and torch.compile would compile each length anew
 
@@ -88,8 +88,8 @@ class RLTask(Task[EnvData, BatchT]):
 
     def observe(self, obs: Tensor) -> None:
         """Add observations to a normalising net's running statistics. All processes use those of rank 0."""
-        if isinstance(self.net, Observer):
-            self.net.observe(obs)
+        if observe := options_of(self.net).observe:
+            observe(obs)
         self.device.dist.broadcast_tensors(self.net.buffers())
         self.update.save_buffers()
 

@@ -14,15 +14,15 @@ def gae(
     terminated: np.ndarray,
     truncated: np.ndarray,
     gamma: float,
-    lam: float,
+    gae_lambda: float,
 ) -> np.ndarray:
-    """Generalised advantage estimates (Schulman et al. 2016, equation 16); with lam=1, returns minus values: (T, N).
+    """Generalised advantage estimates (Schulman et al. 2016, equation 16): (T, N). gae_lambda=1: returns minus values.
 
     next_values: the value of the observation after each step, before any reset. It counts after a time limit
     (truncated) but not after the end of an episode (terminated).
     """
     deltas = rewards + gamma * next_values * ~terminated - values
-    carry = gamma * lam * ~(terminated | truncated)
+    carry = gamma * gae_lambda * ~(terminated | truncated)
     advantages, last = np.empty_like(deltas), 0.0
     for t in range(len(deltas) - 1, -1, -1):
         advantages[t] = last = deltas[t] + carry[t] * last

@@ -14,7 +14,7 @@ from dlrun.train.state import Training
 
 
 @dataclass
-class Member:
+class StackedJob:
     """A job of the stack.
 
     values: the present hyper-parameters of a member of a population, by key. source: the member from whose weights it
@@ -40,7 +40,7 @@ class Member:
         return json.dumps(optimizer), json.dumps(losses), json.dumps(rates)
 
     def take_over(self, components: dict[str, Any], successor: Successor) -> None:
-        """Continue from the state of another member, with other hyper-parameters; the run's folder stays its own."""
+        """Continue from the state of another job, with other hyper-parameters; the run's folder stays its own."""
         self.values, self.source, self.copies = successor.values, successor.source, self.copies + 1
         old = self.session
         self.session = Session(with_values(old.config, self.values), old.names, old.chosen, like=old)
@@ -68,15 +68,15 @@ class Member:
 
     def restore(self, saved: Any) -> None:
         """Load what `saved` returned. Raises as Training.load does."""
-        part, data = member_state(saved, self.number, self.values), self.training.data_state
+        part, data = job_state(saved, self.number, self.values), self.training.data_state
         self.values, self.source, self.copies = part.values, part.source, part.copies
         self.training.load(part.state | data)
         if part.best is not None:
             self.training.best_state, self.training.best_is_new = part.best | data, True
 
 
-class MemberState(NamedTuple):
-    """A job's part of a checkpoint; see Member."""
+class JobState(NamedTuple):
+    """A job's part of a checkpoint; see StackedJob."""
 
     state: dict
     best: dict | None
@@ -85,7 +85,7 @@ class MemberState(NamedTuple):
     copies: int
 
 
-def member_state(saved: Any, number: int, keys: Collection[str] = ()) -> MemberState:
+def job_state(saved: Any, number: int, keys: Collection[str] = ()) -> JobState:
     """Read a job's part of a checkpoint. keys: of its `values`. Raises CheckpointError if no stack wrote it."""
     kinds = {"state": dict, "best": dict | None, "values": dict, "source": int | None, "copies": int}
     try:
@@ -97,7 +97,7 @@ def member_state(saved: Any, number: int, keys: Collection[str] = ()) -> MemberS
             f"the checkpoint of the stack of job {number} is whole, but its content is not that of a stack\n"
             "  expected the file as dl-run wrote it: start the sweep again"
         ) from None
-    return MemberState(**saved)
+    return JobState(**saved)
 
 
 def with_values(config: dict, values: dict[str, float]) -> dict:

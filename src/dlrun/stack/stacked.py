@@ -9,10 +9,10 @@ from dlrun.errors import Diverged, UserError, printable
 from dlrun.output.checkpoint import snapshot
 from dlrun.output.checkpoints import Checkpoints
 from dlrun.stack.learning import Lockstep
-from dlrun.stack.member import Member
 from dlrun.stack.meters import StackedMeans
 from dlrun.stack.net import StackedNet
 from dlrun.stack.selection import Selection
+from dlrun.stack.stacked_job import StackedJob
 from dlrun.stack.update import StackedUpdate
 from dlrun.sweep.outcomes import PRUNER
 from dlrun.system.signals import Interrupted, Signals
@@ -26,21 +26,21 @@ SHARE = 20  # saving takes at most about 1/SHARE of the time
 class Stack:
     """The jobs that still train, as one network.
 
-    members: jobs at the same step; sorted so that those with equal settings are neighbours. checkpoints: of the stack.
+    jobs: all at the same step; sorted so that those with equal settings are neighbours. checkpoints: of the stack.
     id: of the sweep, ties the checkpoints to it. is_drawn: whether each job's plots are drawn. selection: what it
     decides between epochs, the last time after epoch `selected`. Raises NotStackable.
     """
 
     def __init__(
         self,
-        members: Sequence[Member],
+        jobs: Sequence[StackedJob],
         checkpoints: Checkpoints,
         id: str,
         is_drawn: bool = False,
         selection: Selection | None = None,
         selected: int = 0,
     ) -> None:
-        self.members = list(members)
+        self.jobs = list(jobs)
         self.checkpoints, self.id, self.is_drawn = checkpoints, id, is_drawn
         self.selection, self.selected = selection, selected
         self.saved: tuple[int, ...] | None = None  # the clock's position in the newest checkpoint
@@ -49,11 +49,11 @@ class Stack:
 
     def build(self) -> None:
         """Stack the jobs' networks, states of optimizers and sums of metrics."""
-        self.members.sort(key=lambda member: (member.settings, member.number))
-        tasks = [member.session.task for member in self.members]
-        optimizers, losses, rates = zip(*(member.settings for member in self.members), strict=True)
+        self.jobs.sort(key=lambda job: (job.settings, job.number))
+        tasks = [job.session.task for job in self.jobs]
+        optimizers, losses, rates = zip(*(job.settings for job in self.jobs), strict=True)
         self.net = StackedNet([task.net for task in tasks]).train()
-        make = build(self.members[0].session.config["optimizer"])
+        make = build(self.jobs[0].session.config["optimizer"])
         named = [task.named_updates() for task in tasks]
         self.updates = {
             name: StackedUpdate(
@@ -67,24 +67,24 @@ class Stack:
             for name, update in named[0].items()
         }
         self.learner = Lockstep(tasks, self.net, self.updates, losses)
-        self.means = StackedMeans([member.training.means for member in self.members])
+        self.means = StackedMeans([job.training.means for job in self.jobs])
 
     def _hand_back(self) -> None:
         """Copy the stack's state back to the jobs, whose networks are views of the stacked one already."""
         for update in self.updates.values():
             update.write_back()
         self.learner.hand_back()
-        for k, member in enumerate(self.members):
-            member.training.means.pending = self.means.of_job(k)
+        for k, job in enumerate(self.jobs):
+            job.training.means.pending = self.means.of_job(k)
 
     def flush(self) -> list[dict[str, float]]:
         """Move the steps since the last call into the jobs' sums of the epoch; return each job's means over them."""
-        return self.means.flush([member.training.means for member in self.members])
+        return self.means.flush([job.training.means for job in self.jobs])
 
     @property
     def first(self) -> Training:
-        """A member's training; all are at the same step of the same epoch."""
-        return self.members[0].training
+        """A job's training; all are at the same step of the same epoch."""
+        return self.jobs[0].training
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint within an epoch."""
@@ -97,60 +97,60 @@ class Stack:
         return time.monotonic() - self.saved_at >= max(seconds, SHARE * self.cost)
 
     def save(self) -> None:
-        """Start writing the state of all members as one file. A member whose weights are not finite leaves."""
+        """Start writing the state of all jobs as one file. A job whose weights are not finite leaves."""
         if self.saved == self.first.clock.position:
             return
         began, self.saved = time.monotonic(), self.first.clock.position
-        jobs, broken = self.parts()
-        for member in self.members:
-            member.training.run.sync()
-        self.checkpoints.write({"jobs": jobs, "run": self.id, "selected": self.selected}, None)
+        parts, broken = self.parts()
+        for job in self.jobs:
+            job.training.run.sync()
+        self.checkpoints.write({"jobs": parts, "run": self.id, "selected": self.selected}, None)
         self.saved_at = time.monotonic()
         self.cost = self.saved_at - began
-        for member, why in broken:
-            self.expel(member, why)
+        for job, why in broken:
+            self.expel(job, why)
 
-    def parts(self) -> tuple[dict[str, dict], list[tuple[Member, Diverged]]]:
-        """The parts of a checkpoint by the members' numbers, and the members whose weights are not finite."""
+    def parts(self) -> tuple[dict[str, dict], list[tuple[StackedJob, Diverged]]]:
+        """The parts of a checkpoint by the jobs' numbers, and the jobs whose weights are not finite."""
         self._hand_back()
-        jobs, broken = dict[str, dict](), []
-        for member in self.members:
+        parts, broken = dict[str, dict](), []
+        for job in self.jobs:
             try:
-                jobs[str(member.number)] = member.saved(member.training.snapshot([]))
+                parts[str(job.number)] = job.saved(job.training.snapshot([]))
             except Diverged as error:
-                broken.append((member, error))
-            member.training.means.pending = []
-        return jobs, broken
+                broken.append((job, error))
+            job.training.means.pending = []
+        return parts, broken
 
     def save_jobs(self) -> None:
-        """Start writing each member's own checkpoints."""
+        """Start writing each job's own checkpoints."""
         self._hand_back()
-        for member in self.members:
-            member.training.save()
-            member.training.means.pending = []
+        for job in self.jobs:
+            job.training.save()
+            job.training.means.pending = []
 
-    def finish(self, members: Sequence[Member], outcome: Outcome, signals: Signals, is_saved: bool = False) -> None:
-        """Remove members that are done: write their checkpoints and test them. The others continue.
+    def finish(self, jobs: Sequence[StackedJob], outcome: Outcome, signals: Signals, is_saved: bool = False) -> None:
+        """Remove jobs that are done: write their checkpoints and test them. The others continue.
 
         The stack's checkpoint still holds them, so that a kill in between finishes them later. is_saved: their own
         checkpoints are written already. Raises Interrupted at a signal.
         """
         self.save()
         self.checkpoints.wait()
-        members = [member for member in members if member in self.members]  # saving may have expelled one
-        self._part(members)
-        for member in members if not is_saved else ():
-            member.training.save()
-        for i, member in enumerate(members):
+        jobs = [job for job in jobs if job in self.jobs]  # saving may have expelled one
+        self._part(jobs)
+        for job in jobs if not is_saved else ():
+            job.training.save()
+        for i, job in enumerate(jobs):
             try:
-                member.training.run.checkpoints.wait()
+                job.training.run.checkpoints.wait()
                 with signals.interrupting():
-                    member.session.finish(member.training, outcome, self.is_drawn)
-                member.training.run.close()
+                    job.session.finish(job.training, outcome, self.is_drawn)
+                job.training.run.close()
             except Diverged as error:
-                self._leave(member, error)
+                self._leave(job, error)
             except Interrupted:
-                for late in members[i:]:
+                for late in jobs[i:]:
                     late.training.run.checkpoints.wait()
                     late.session.interrupted(late.training)
                     late.training.run.close()
@@ -161,10 +161,10 @@ class Stack:
         epoch = self.first.clock.epoch
         if self.selection is None or self.first.clock.batch or self.selected == epoch:
             return
-        hopeless, successors = self.selection(self.members)
-        by_number = {member.number: member for member in self.members}
-        if hopeless:
-            self._prune([by_number[number] for number in hopeless])
+        to_stop, successors = self.selection(self.jobs)
+        by_number = {job.number: job for job in self.jobs}
+        if to_stop:
+            self._prune([by_number[number] for number in to_stop])
         self.selected = epoch
         if successors:
             self._hand_back()
@@ -174,34 +174,34 @@ class Stack:
                 by_number[each.member].take_over(states[each.source], each)
             self.build()
 
-    def _prune(self, members: Sequence[Member]) -> None:
+    def _prune(self, jobs: Sequence[StackedJob]) -> None:
         """Remove jobs that a search gives up. The stack's checkpoint still holds them, as in `finish`."""
         self.save()
         self.checkpoints.wait()
-        members = [member for member in members if member in self.members]  # saving may have expelled one
-        self._part(members)
-        for member in members:
-            member.training.save()
-            member.training.run.checkpoints.wait()
-            member.training.run.facts["stopped_by"] = PRUNER
-            member.session.interrupted(member.training)
-            member.training.run.close()
+        jobs = [job for job in jobs if job in self.jobs]  # saving may have expelled one
+        self._part(jobs)
+        for job in jobs:
+            job.training.save()
+            job.training.run.checkpoints.wait()
+            job.training.run.facts["stopped_by"] = PRUNER
+            job.session.interrupted(job.training)
+            job.training.run.close()
 
-    def expel(self, member: Member, error: Diverged) -> None:
-        """Remove a member that has diverged. The others continue."""
-        self._part([member])
-        self._leave(member, error)
+    def expel(self, job: StackedJob, error: Diverged) -> None:
+        """Remove a job that has diverged. The others continue."""
+        self._part([job])
+        self._leave(job, error)
 
-    def _part(self, leaving: Sequence[Member]) -> None:
-        """Stack the remaining members again."""
+    def _part(self, leaving: Sequence[StackedJob]) -> None:
+        """Stack the remaining jobs again."""
         self._hand_back()
-        self.members = [member for member in self.members if member not in leaving]
-        if self.members:
+        self.jobs = [job for job in self.jobs if job not in leaving]
+        if self.jobs:
             self.build()
 
-    def _leave(self, member: Member, error: Diverged) -> None:
-        run = member.training.run
-        member.session.leave(run, "diverged")
+    def _leave(self, job: StackedJob, error: Diverged) -> None:
+        run = job.training.run
+        job.session.leave(run, "diverged")
         if run.out is not None:
             with suppress(OSError):
                 run.out.write(printable(f"dl-run: {error}") + "\n")
@@ -209,22 +209,22 @@ class Stack:
 
     def stop(self) -> None:
         """After a signal: save the stack, and each job so that it can also be resumed by itself."""
-        if not self.members:
+        if not self.jobs:
             return
         self.save()
         self.save_jobs()
         self.checkpoints.wait()
-        for member in self.members:
-            member.training.run.checkpoints.wait()
-            member.session.interrupted(member.training)
-            member.training.run.close()
+        for job in self.jobs:
+            job.training.run.checkpoints.wait()
+            job.session.interrupted(job.training)
+            job.training.run.close()
 
     def abandon(self) -> None:
         """After an error that ends all: finish the files, if possible."""
         with suppress(UserError, OSError):
             self.checkpoints.wait()
-        for member in self.members:
-            member.session.leave(member.training.run, "failed")
+        for job in self.jobs:
+            job.session.leave(job.training.run, "failed")
 
 
 def components(task: Task) -> dict[str, dict]:
