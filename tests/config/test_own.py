@@ -8,12 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.config_store import ConfigStore
 
 import dlrun
 from dlrun import cli
 from dlrun.config import consent, new_package, plugins, project, signatures
-from dlrun.config.code_options import GROUPS
 from dlrun.config.compose import compose
 from dlrun.config.new_package import FILES, TEMPLATE
 
@@ -39,10 +37,6 @@ def clean(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
     yield
-    for group in GROUPS:  # code that became an option
-        options = ConfigStore.instance().repo.get(group, {})
-        for name in [name for name in options if name.startswith("acme.")]:
-            del options[name]
     for cache in (plugins.plugins, project._if_trusted, signatures.signature):
         cache.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] in ("acme", "mynets", "evil")]:
@@ -147,6 +141,7 @@ def test_the_working_folder_registers_nothing(tmp_path):
 # --- code as an option ------------------------------------------------------------------------------------------------
 
 CODE = """import torch
+from dlrun.data.images.images import Images
 from dlrun.types import Count, Positive
 from dlrun.tasks.supervised import Supervised
 
@@ -178,6 +173,16 @@ class Deeper(Net):
 
 def half(time, *, factor: Positive = 0.5) -> float:
     return factor
+
+class Own(Supervised):
+    pass
+
+class Margin(Own):
+    def __init__(self, net, spec, device, update, *, margin: Positive, l1: float, mixup: Positive = 0.3, **rest):
+        super().__init__(net, spec, device, update, l1=l1, mixup=mixup, **rest)
+
+class Pictures(Images):
+    pass
 """
 
 
@@ -202,6 +207,47 @@ def test_code_is_an_option_of_its_group(code):
     assert type(run.module).__name__ == "Deeper" and run.config["optimizer"]["momentum"] == 0.5
     assert run.summary["model"] == "acme.parts.Deeper" and run.evaluate("val")["acc"] > 0.3
     assert dlrun.resume(run, "trainer.epochs=2").metrics.height == 2
+
+
+def experiment(text):
+    """A folder of configs with this experiment, named mine."""
+    (folder := Path("own", "experiment")).mkdir(parents=True)
+    (folder / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    return str(folder.parent)
+
+
+def test_an_experiment_chooses_code_as_the_command_line_does(code, monkeypatch, capsys):
+    words = {"model": "Net", "optimizer": "slow", "schedule": "half", "task": "Own"}
+    words = {group: f"acme.parts.{name}" for group, name in words.items()} | {"data": "digits"}
+    chosen = "".join(f"  - override /{group}: {word}\n" for group, word in words.items())
+    folder = experiment(f"defaults:\n{chosen}  - _self_\noptimizer: {{lr: 0.1}}\nmodel: {{width: 4}}\n")
+    typed, _ = compose([*(f"{group}={word}" for group, word in words.items()), "optimizer.lr=0.1", "model.width=4"])
+    sections, hydra = compose(["experiment=mine"], folder)
+    assert sections == typed and words.items() <= hydra.runtime.choices.items()
+    with monkeypatch.context() as patch:
+        patch.setattr(consent, "allowed", set())
+        err = refused(patch, capsys, "-cd", folder, "experiment=mine")
+        assert "4 errors" in err and err.count("is not allowed here") == 4 and "acme.parts" not in sys.modules
+    run = dlrun.train("experiment=mine", "trainer.max_steps=1", config_dir=folder)
+    assert run.summary["model"] == "acme.parts.Net" and run.config["task"]["_target_"] == "acme.parts.Own"
+    err = refused(monkeypatch, capsys, "-cd", folder, "experiment=mine", "optimizer.momntum=0")
+    assert "did you mean 'optimizer.momentum'?" in err
+
+
+def test_a_task_of_ones_own_has_the_values_of_the_built_in_one(code, monkeypatch, capsys):
+    """Only keys that are new and have no default are asked for."""
+    (plain, _), (own, _) = compose(["task=supervised"]), compose(["task=acme.parts.Own"])
+    assert own.task == {**plain.task, "_target_": "acme.parts.Own"} and own.task.penalise == ["*"]
+    section, _ = compose(["task=acme.parts.Margin", "task.margin=2"])
+    changes = {"_target_": "acme.parts.Margin", "margin": 2, "mixup": 0.3}
+    assert section.task == {**plain.task, **changes}
+    err = refused(monkeypatch, capsys, "task=acme.parts.Margin")
+    assert err == "dl-run: task.margin is missing: Margin needs it\n"
+    words = ["data=digits", "model.hidden=[4]", "trainer.max_steps=1"]
+    run = dlrun.train(*words, "task=acme.parts.Own")
+    assert run.summary["test"] == dlrun.train(*words).summary["test"]
+    pictures = compose(["data=acme.parts.Pictures"])[0].data  # of many data sets: what they share
+    assert pictures.sampler == "none" and pictures.augment.flip is False and "source" not in pictures
 
 
 BROKEN = """import numpy as np, torch

@@ -34,7 +34,8 @@ class Signature:
     which the runner passes. keys: annotations of the config keys; None accepts any type. net: the class of network
     that a model returns or a task takes. returns: the annotation of a function's result. defaults: of the keys that
     have one which is written out, such as 0.1. called: the parameters of a class's `__call__` or `forward`. has_rest:
-    whether it ends with **rest, which takes no config keys.
+    whether it ends with **rest, which takes no config keys. bases: the paths of a class's base classes, nearest first.
+    inherited: the keys that only they name.
     """
 
     target: str
@@ -47,6 +48,8 @@ class Signature:
     defaults: Mapping[str, object] = field(default_factory=dict)
     called: tuple[str, ...] = ()
     has_rest: bool = False
+    bases: tuple[str, ...] = ()
+    inherited: frozenset[str] = frozenset()
 
 
 def is_allowed(target: str) -> bool:
@@ -146,7 +149,8 @@ def _of_class(node: ast.ClassDef, target: str, base: Signature | None) -> Signat
     methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
     call = methods.get("__call__") or methods.get("forward")
     called = tuple(arg.arg for arg in call.args.args[1:]) if call else base.called if base else ()
-    return replace(_of_constructor(node, target, base), called=called)
+    bases = (base.target, *base.bases) if base else ()
+    return replace(_of_constructor(node, target, base), called=called, bases=bases)
 
 
 def _of_constructor(node: ast.ClassDef, target: str, base: Signature | None) -> Signature:
@@ -179,6 +183,7 @@ def _joined(base: Signature, own: Signature) -> Signature:
         net=own.net if "net" in own.positional else base.net,
         defaults={**base.defaults, **own.defaults},
         has_rest=base.has_rest,
+        inherited=frozenset(base.keys) - own.keys.keys(),
     )
 
 
