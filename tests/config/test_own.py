@@ -119,6 +119,41 @@ def test_plugins_that_clash_or_fail_are_named(tmp_path, monkeypatch, capsys):
     assert "own_net" in out and plugins.plugins().keys() == {"acme"}
 
 
+def test_a_syntax_error_is_shown_with_its_own_place(code, tmp_path, monkeypatch, capsys):
+    """Not with that of the import: in the module of a plugin, of a base class, or in one that they import."""
+    broken = tmp_path / "code" / "acme" / "broken.py"
+    broken.write_text("x = 1\ny = f(2 3)\n")
+    (tmp_path / "code" / "acme" / "derived.py").write_text("from acme.broken import Base\nclass Net(Base):\n    pass\n")
+    (tmp_path / "code" / "acme" / "nets.py").write_text(f"import acme.broken\n{NET}")
+    place = f"SyntaxError: invalid syntax. Perhaps you forgot a comma? ({broken}, line 2: y = f(2 3))"
+    for word in ("acme.broken.Net", "acme.derived.Net", "acme.nets.net"):
+        assert place in refused(monkeypatch, capsys, f"model={word}", *SMALL)
+    assert place in refused(monkeypatch, capsys, "task.loss=acme.broken.loss", *SMALL)
+    broken.write_bytes(b"x = 1\n\0")
+    assert f"null bytes ({broken})" in refused(monkeypatch, capsys, "model=acme.broken.Net", *SMALL)
+
+
+def test_a_module_that_is_not_found_is_described(code, tmp_path, monkeypatch, capsys):
+    (tmp_path / "code" / "acme" / "inner").mkdir()
+    for word, why in {
+        "acme.part.Net": f": {tmp_path / 'code' / 'acme'} has no 'part'; did you mean 'parts'?",
+        "acme.parts.more.Net": "parts.py is one file",
+        "acme.inner.Net": "has no __init__.py",
+        "acmee.nets.Net": "Python finds no 'acmee'; did you mean 'acme'?\n    it looks in ",
+        "sys.exit": "sys is built-in",
+    }.items():
+        assert f"model={word}: there is no module " in (err := refused(monkeypatch, capsys, f"model={word}"))
+        assert why in err and "no such option" not in err
+    assert f"; the working folder is {Path.cwd()}\n    expected an installed package" in refused(
+        monkeypatch, capsys, "model=elsewhere.nets.Net"
+    )
+    sys.path.remove(str(tmp_path / "code"))
+    monkeypatch.chdir(tmp_path / "code")
+    advice = f"'acme' is in {tmp_path / 'code'}: set PYTHONPATH=., or install it (pip install -e FOLDER)"
+    for word in ("model=acme.parts.Net", "task.loss=acme.losses.own", "'task.metrics=[acme.metrics.own]'"):
+        assert advice in refused(monkeypatch, capsys, word.strip("'"))
+
+
 def test_of_two_copies_of_a_plugin_the_first_on_the_path_is_used(tmp_path):
     """An old copy lies behind an environment; its name may be spelt otherwise."""
     install(tmp_path / "old", "Acme_nets", "acme", "acme", option="old_net")

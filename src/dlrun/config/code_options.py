@@ -23,7 +23,7 @@ class Repository(ConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         group, _, word = config_path.partition("/")
-        if not is_code_option(group, word):
+        if not (is_path(group, word) and source_of(word.rpartition(".")[0])):
             return super().load_config(config_path)
         section = _section(group, word)
         if group != "model":
@@ -34,10 +34,9 @@ class Repository(ConfigRepository):
         return ConfigResult("code", word, node, header, [task, ConfigDefault(path="_self_")])
 
 
-def is_code_option(group: str, word: str) -> bool:
-    """Whether the word is a dotted path whose module is there."""
-    is_path = group in GROUPS and "." in word and WORD.fullmatch(word)
-    return bool(is_path and source_of(word.rpartition(".")[0]))
+def is_path(group: str, word: str) -> bool:
+    """Whether a choice of this group is the dotted path of code."""
+    return group in GROUPS and "." in word and bool(WORD.fullmatch(word))
 
 
 def drop_unset(config: DictConfig) -> None:
