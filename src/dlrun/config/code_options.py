@@ -30,8 +30,8 @@ class Repository(ConfigRepository):
             return ConfigResult("code", word, OmegaConf.create(section), {"package": None}, [])
         # as in the options of the group model: they choose the task
         task = GroupDefault(group="/task", value="supervised", override=True)
-        node, header = OmegaConf.create({"model": section}), {"package": "_global_"}
-        return ConfigResult("code", word, node, header, [task, ConfigDefault(path="_self_")])
+        node = OmegaConf.create({"model": section})
+        return ConfigResult("code", word, node, {"package": "_global_"}, [task, ConfigDefault(path="_self_")])
 
 
 def is_path(group: str, word: str) -> bool:
