@@ -5,6 +5,7 @@ exits with `exit_code`: 2, or 1 where the command was right, but the run failed 
 
 UserError               the request cannot be fulfilled: a wrong value, a missing file, too little memory or disk space
   + ConfigError         a config has mistakes; the message lists all of them
+  + Unparsed            (config/signatures.py) a module that a config names is not valid Python
   + PairingError        the network cannot learn from this kind of data
   + DataError           a data set is missing, damaged, or not what its spec says
   + CheckpointError     a checkpoint or a file of weights is missing, damaged, or does not fit the network
@@ -145,7 +146,14 @@ def first_line(error: BaseException) -> str:
 
 
 def raised(error: BaseException) -> str:
-    """Describe an exception of the user's own code, with its place: "ValueError: no such file (nets.py, line 3)"."""
+    """Describe an exception of the user's own code, with its place: "ValueError: no such file (nets.py, line 3)".
+
+    The place of a SyntaxError is that in the file which Python cannot read, with the line's text.
+    """
+    if isinstance(error, SyntaxError) and error.filename and os.path.isfile(error.filename):
+        text = f": {error.text.strip()}" if error.text and error.text.strip() else ""
+        where = f"{error.filename}, line {error.lineno}{text}" if error.lineno else error.filename
+        return printable_cell(f"{type(error).__name__}: {error.msg} ({where})")
     line = str(error).strip().partition("\n")[0]
     what = f"{type(error).__name__}: {line}" if line else type(error).__name__
     last = extract_tb(error.__traceback__)[-1:]

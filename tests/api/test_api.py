@@ -314,13 +314,20 @@ def test_predictions_from_every_kind_of_object(tmp_path):
         (torch.zeros(8, 8), shape),
         (zeros.double(), "type float64\n  expected float32"),
         (None, "NoneType"),
+        (zeros.to("meta"), "on the device meta, which has no values\n  expected one with values"),
+        (zeros.to_sparse(), "a sparse tensor\n  expected a dense one"),
+        (torch.nested.as_nested_tensor(zeros), "a nested tensor"),
     ):
         with pytest.raises(dlrun.UserError, match=text):
             run.module(x)
+    assert run.module.to("meta")(zeros.to("meta")).shape == (2, 10)  # to count operations, say
+    with pytest.raises(dlrun.UserError, match=r"on the device cpu\n  expected one on .*: x.to\('meta'\)"):
+        run.module.to("meta")(zeros)
     assert run.module.double()(zeros.double()).dtype is torch.float64
     for x, text in (
         (stored[0], r"of shape \(1, 8, 8\)"),
         (stored.float(), "expected pixels as they are stored, uint8"),
+        (stored.to("meta"), "on the device meta"),
     ):
         with pytest.raises(dlrun.UserError, match=text):
             run.full_module(x)
@@ -343,6 +350,7 @@ def test_predictions_from_every_kind_of_object(tmp_path):
     for each, size in ((gan, 64), (actor, 4), (rows, rows.finished.data.spec.features), (texts, 6)):
         wrong = [torch.zeros(3, size, 3), torch.zeros(3, size, dtype=torch.bool), np.zeros((3, size))]
         right = torch.zeros(3, size, dtype=torch.int32 if each is texts else torch.float32)
+        wrong += [right.to("meta"), right.to_sparse()]
         for module in (each.module, each.full_module):
             out = module(right)
             assert len(out[0] if isinstance(out, tuple) else out) == 3

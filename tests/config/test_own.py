@@ -8,12 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.config_store import ConfigStore
 
 import dlrun
 from dlrun import cli
 from dlrun.config import consent, new_package, plugins, project, signatures
-from dlrun.config.code_options import GROUPS
 from dlrun.config.compose import compose
 from dlrun.config.new_package import FILES, TEMPLATE
 
@@ -39,10 +37,6 @@ def clean(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
     yield
-    for group in GROUPS:  # code that became an option
-        options = ConfigStore.instance().repo.get(group, {})
-        for name in [name for name in options if name.startswith("acme.")]:
-            del options[name]
     for cache in (plugins.plugins, project._if_trusted, signatures.signature):
         cache.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] in ("acme", "mynets", "evil")]:
@@ -125,6 +119,41 @@ def test_plugins_that_clash_or_fail_are_named(tmp_path, monkeypatch, capsys):
     assert "own_net" in out and plugins.plugins().keys() == {"acme"}
 
 
+def test_a_syntax_error_is_shown_with_its_own_place(code, tmp_path, monkeypatch, capsys):
+    """Not with that of the import: in the module of a plugin, of a base class, or in one that they import."""
+    broken = tmp_path / "code" / "acme" / "broken.py"
+    broken.write_text("x = 1\ny = f(2 3)\n")
+    (tmp_path / "code" / "acme" / "derived.py").write_text("from acme.broken import Base\nclass Net(Base):\n    pass\n")
+    (tmp_path / "code" / "acme" / "nets.py").write_text(f"import acme.broken\n{NET}")
+    place = f"SyntaxError: invalid syntax. Perhaps you forgot a comma? ({broken}, line 2: y = f(2 3))"
+    for word in ("acme.broken.Net", "acme.derived.Net", "acme.nets.net"):
+        assert place in refused(monkeypatch, capsys, f"model={word}", *SMALL)
+    assert place in refused(monkeypatch, capsys, "task.loss=acme.broken.loss", *SMALL)
+    broken.write_bytes(b"x = 1\n\0")
+    assert f"null bytes ({broken})" in refused(monkeypatch, capsys, "model=acme.broken.Net", *SMALL)
+
+
+def test_a_module_that_is_not_found_is_described(code, tmp_path, monkeypatch, capsys):
+    (tmp_path / "code" / "acme" / "inner").mkdir()
+    for word, why in {
+        "acme.part.Net": f": {tmp_path / 'code' / 'acme'} has no 'part'; did you mean 'parts'?",
+        "acme.parts.more.Net": "parts.py is one file",
+        "acme.inner.Net": "has no __init__.py",
+        "acmee.nets.Net": "Python finds no 'acmee'; did you mean 'acme'?\n    it looks in ",
+        "sys.exit": "sys is built-in",
+    }.items():
+        assert f"model={word}: there is no module " in (err := refused(monkeypatch, capsys, f"model={word}"))
+        assert why in err and "no such option" not in err
+    assert f"; the working folder is {Path.cwd()}\n    expected an installed package" in refused(
+        monkeypatch, capsys, "model=elsewhere.nets.Net"
+    )
+    sys.path.remove(str(tmp_path / "code"))
+    monkeypatch.chdir(tmp_path / "code")
+    advice = f"'acme' is in {tmp_path / 'code'}: set PYTHONPATH=., or install it (pip install -e FOLDER)"
+    for word in ("model=acme.parts.Net", "task.loss=acme.losses.own", "'task.metrics=[acme.metrics.own]'"):
+        assert advice in refused(monkeypatch, capsys, word.strip("'"))
+
+
 def test_of_two_copies_of_a_plugin_the_first_on_the_path_is_used(tmp_path):
     """An old copy lies behind an environment; its name may be spelt otherwise."""
     install(tmp_path / "old", "Acme_nets", "acme", "acme", option="old_net")
@@ -147,6 +176,7 @@ def test_the_working_folder_registers_nothing(tmp_path):
 # --- code as an option ------------------------------------------------------------------------------------------------
 
 CODE = """import torch
+from dlrun.data.images.images import Images
 from dlrun.types import Count, Positive
 from dlrun.tasks.supervised import Supervised
 
@@ -178,6 +208,16 @@ class Deeper(Net):
 
 def half(time, *, factor: Positive = 0.5) -> float:
     return factor
+
+class Own(Supervised):
+    pass
+
+class Margin(Own):
+    def __init__(self, net, spec, device, update, *, margin: Positive, l1: float, mixup: Positive = 0.3, **rest):
+        super().__init__(net, spec, device, update, l1=l1, mixup=mixup, **rest)
+
+class Pictures(Images):
+    pass
 """
 
 
@@ -202,6 +242,47 @@ def test_code_is_an_option_of_its_group(code):
     assert type(run.module).__name__ == "Deeper" and run.config["optimizer"]["momentum"] == 0.5
     assert run.summary["model"] == "acme.parts.Deeper" and run.evaluate("val")["acc"] > 0.3
     assert dlrun.resume(run, "trainer.epochs=2").metrics.height == 2
+
+
+def experiment(text):
+    """A folder of configs with this experiment, named mine."""
+    (folder := Path("own", "experiment")).mkdir(parents=True)
+    (folder / "mine.yaml").write_text(f"# @package _global_\n{text}")
+    return str(folder.parent)
+
+
+def test_an_experiment_chooses_code_as_the_command_line_does(code, monkeypatch, capsys):
+    words = {"model": "Net", "optimizer": "slow", "schedule": "half", "task": "Own"}
+    words = {group: f"acme.parts.{name}" for group, name in words.items()} | {"data": "digits"}
+    chosen = "".join(f"  - override /{group}: {word}\n" for group, word in words.items())
+    folder = experiment(f"defaults:\n{chosen}  - _self_\noptimizer: {{lr: 0.1}}\nmodel: {{width: 4}}\n")
+    typed, _ = compose([*(f"{group}={word}" for group, word in words.items()), "optimizer.lr=0.1", "model.width=4"])
+    sections, hydra = compose(["experiment=mine"], folder)
+    assert sections == typed and words.items() <= hydra.runtime.choices.items()
+    with monkeypatch.context() as patch:
+        patch.setattr(consent, "allowed", set())
+        err = refused(patch, capsys, "-cd", folder, "experiment=mine")
+        assert "4 errors" in err and err.count("is not allowed here") == 4 and "acme.parts" not in sys.modules
+    run = dlrun.train("experiment=mine", "trainer.max_steps=1", config_dir=folder)
+    assert run.summary["model"] == "acme.parts.Net" and run.config["task"]["_target_"] == "acme.parts.Own"
+    err = refused(monkeypatch, capsys, "-cd", folder, "experiment=mine", "optimizer.momntum=0")
+    assert "did you mean 'optimizer.momentum'?" in err
+
+
+def test_a_task_of_ones_own_has_the_values_of_the_built_in_one(code, monkeypatch, capsys):
+    """Only keys that are new and have no default are asked for."""
+    (plain, _), (own, _) = compose(["task=supervised"]), compose(["task=acme.parts.Own"])
+    assert own.task == {**plain.task, "_target_": "acme.parts.Own"} and own.task.penalise == ["*"]
+    section, _ = compose(["task=acme.parts.Margin", "task.margin=2"])
+    changes = {"_target_": "acme.parts.Margin", "margin": 2, "mixup": 0.3}
+    assert section.task == {**plain.task, **changes}
+    err = refused(monkeypatch, capsys, "task=acme.parts.Margin")
+    assert err == "dl-run: task.margin is missing: Margin needs it\n"
+    words = ["data=digits", "model.hidden=[4]", "trainer.max_steps=1"]
+    run = dlrun.train(*words, "task=acme.parts.Own")
+    assert run.summary["test"] == dlrun.train(*words).summary["test"]
+    pictures = compose(["data=acme.parts.Pictures"])[0].data  # of many data sets: what they share
+    assert pictures.sampler == "none" and pictures.augment.flip is False and "source" not in pictures
 
 
 BROKEN = """import numpy as np, torch

@@ -4,6 +4,7 @@ import copy
 import json
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator as Validator
@@ -101,6 +102,13 @@ WRONG = [
     {"mode": "trian"},
     {"defaults": [{"override /model": "resnet19"}]},
     {"defaults": [{"override /modle": "resnet18"}]},
+    {"defaults": ["nothere"]},
+    {"defaults": ["adam"]},  # of another group than experiments
+    {"defaults": ["adam", "_self_"], "trainer": {"epochs": 3}},
+    {"defaults": [{"override /model": ["mlp", "linear"]}]},
+    {"defaults": [{"override /tracker": ["wandb", "mlflw"]}]},
+    {"defaults": [{"override /trainer": "mynets.trainer.Own"}]},
+    {"defaults": [{"override /optimizer": "mynets.a-b"}]},
     {"data": {"source": {"sampels": 3}}},
     {"model": {"_target_": "dlrun.models.mlp.mlp", "depth": 18}},
     {"model": {"_target_": "os.system"}},
@@ -124,6 +132,11 @@ def test_the_schema_rejects_mistakes(content):
     [
         {"model": {"hidden": [64, 32], "dropout": 0.5}, "trainer": {"epochs": 3}, "seed": "${oc.env:SEED,0}"},
         {"defaults": [{"override /model": "resnet18"}, {"override /data": "cifar10"}, "_self_"]},
+        {"defaults": [{"override /tracker": ["wandb", "mlflow"]}, {"override /optimizer": "mynets.optim.lion"}]},
+        {"defaults": ["lenet_mnist", "_self_"], "trainer": {"epochs": 3}},
+        {"defaults": ["auto_mpg", "_self_"], "trainer": {"epochs": 3}},  # data and an experiment have this name
+        {"defaults": ["mlp", "_self_"], "model": {"hidden": [64]}},
+        {"defaults": ["wandb", "_self_"], "wandb": {"mode": "online"}},
         {"data": {"augment": {"flip": True}, "batch_size": "auto"}},
         {"model": {"weights": "imagenet", "form": "auto"}, "optimizer": {"lr": "auto"}},
         {"optimizer": {"groups": {"biases": {"weight_decay": 0}}}, "tracker": {"wandb": {"mode": "online"}}},
@@ -235,13 +248,59 @@ def test_the_schema_covers_the_users_own_configs(mine, monkeypatch):
     assert found["$defs"]["mynets.wide"]["properties"]["breadth"]["description"] == "in metres"
 
 
+def test_code_that_an_experiment_chooses_is_known_with_its_keys(mine, monkeypatch):
+    (mine / "experiment" / "more").mkdir()
+    path = mine / "experiment" / "more" / "second.yaml"
+    path.write_text("# @package _global_\ndefaults:\n  - override /model: mynets.wide\nmodel: {breadth: 5}\n")
+    (mine / "model" / "wide.yaml").unlink()
+    (mine / "experiment" / "first.yaml").unlink()
+    with pytest.raises(UserError, match="second.yaml: _target_='mynets.wide' is code of your own"):
+        schema("my")
+    monkeypatch.setattr("dlrun.config.signatures.ALLOWED", frozenset({"mynets"}))
+    check = Validator(schema("my"))
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    assert check.is_valid(content) and not check.is_valid(content | {"model": {"breath": 5}})
+    assert check.is_valid({"defaults": ["more/second", "_self_"], "model": {"breadth": 4}})
+
+
+def test_a_new_package_passes_and_its_files_are_covered(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["dl-run", "new", "mynets"])
+    cli.main()
+    monkeypatch.chdir(tmp_path / "mynets")
+    monkeypatch.setattr(sys, "argv", ["dl-run", "schema", "--vscode"])
+    capsys.readouterr()
+    cli.main()
+    assert "src/mynets/configs: its options are not in the schema yet" in capsys.readouterr().out
+    monkeypatch.syspath_prepend(tmp_path / "mynets" / "src")
+    monkeypatch.setattr("dlrun.config.signatures.ALLOWED", frozenset({"mynets"}))
+    configs = tmp_path / "mynets" / "src" / "mynets" / "configs"
+    (configs / "recipe").mkdir()
+    (configs / "recipe" / "fast.yaml").write_text("# @package _global_\ntrainer: {epochs: 1}\n")
+    (configs / "views").mkdir()
+    (configs / "views" / "flips.yaml").write_text("# @package data.augment\nflip: true\n")
+    for user in ("usage", "editor"):  # as if it was installed
+        monkeypatch.setattr(f"dlrun.config.{user}.option_folders", lambda: [configs])
+    cli.main()
+    assert "not in the schema" not in capsys.readouterr().out
+    (globs,) = json.loads(Path(".vscode/settings.json").read_text())["yaml.schemas"].values()
+    covered = {path for pattern in globs for path in Path().glob(pattern)}
+    assert covered == {path.relative_to(Path.cwd()) for path in configs.rglob("*.yaml") if path.parent.name != "views"}
+    check = Validator(json.loads(Path(".vscode/dl-run.schema.json").read_text()))
+    for path in covered:
+        error = best_match(check.iter_errors(OmegaConf.to_container(OmegaConf.load(path))))
+        assert error is None, f"{path}: {error.json_path}: {error.message}"
+    assert check.is_valid({"defaults": [{"/views": "flips"}, {"recipe": ["fast"]}]})
+    assert not check.is_valid({"data": {"source": {"_target_": "mynets.readers.bars", "sampels": 3}}})
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("a: [1\n", "cannot read .*broken.yaml, line 2"),
         ("- 1\n", "holds list: expected keys with values"),
         (
-            "model: {_target_: dlrun.models.mlp.mpl}\n",
+            "# @package _global_\nmodel: {_target_: dlrun.models.mlp.mpl}\n",
             "broken.yaml: _target_='dlrun.models.mlp.mpl': .*did you mean 'mlp'",
         ),
     ],

@@ -79,7 +79,8 @@ def test_the_users_own_package_must_be_allowed_in_the_environment(dl_run, monkey
     # Python 3.10 can read os.py, later ones have it built in
     assert "model._target_='os.system': " in dl_run(*mine, "model._target_=mynets.nets.system")[2]
     assert "is shutil.rmtree, which is not allowed" in dl_run(*mine, "model._target_=mynets.nets.rmtree")[2]
-    assert "broken.py cannot be read as Python" in dl_run(*mine, "model._target_=mynets.broken.net")[2]
+    err = dl_run(*mine, "model._target_=mynets.broken.net")[2]
+    assert "'mynets.broken.net' cannot be read as Python: SyntaxError: " in err and "broken.py, line 1: def (:)" in err
     code, _, err = dl_run(*mine, "model._target_=mynets.nets.other", "data=nothing")
     assert code == 2 and "data=nothing" in err
     code, _, err = dl_run(*mine)

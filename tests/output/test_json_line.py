@@ -67,7 +67,10 @@ def test_a_run_and_its_resumption_print_one_line(call, tmp_path):
     ("mode", "keys"),
     [
         ("find_lr", {"optimizer.lr", "lowest_loss_at"}),
-        ("find_batch", {"data.batch_size", "largest_measured", "largest_by_memory", "sizes"}),
+        pytest.param(
+            *("find_batch", {"data.batch_size", "largest_measured", "largest_by_memory", "sizes"}),
+            marks=pytest.mark.thorough,
+        ),
         ("time", {"step_ms", "with_profiler_ms"}),
     ],
 )

@@ -60,11 +60,22 @@ def _check(expected: Expected, module: nn.Module, args: tuple[object, ...]) -> N
     sizes = ", ".join(["batch", *map(str, shape)])
     if not isinstance(x, Tensor):
         raise UserError(f"the module got a {type(x).__name__}\n  expected a tensor ({sizes})")
+    if x.is_nested or x.layout is not torch.strided and not x.is_mkldnn:
+        kind = "nested" if x.is_nested else "sparse"
+        raise UserError(f"the module got a {kind} tensor\n  expected a dense one ({sizes})")
     if x.dim() != len(shape) + 1 or not (has_any_length or tuple(x.shape[1:]) == shape):
         raise UserError(f"the module got an input of shape {tuple(x.shape)}\n  expected ({sizes}); one sample: x[None]")
+    own = next((p for p in module.parameters() if p.is_floating_point()), x)
+    is_moved = isinstance(module, Graph) and module.encodes
+    if x.is_meta and (own is x or own.device != x.device):
+        raise UserError("the module got a tensor on the device meta, which has no values\n  expected one with values")
+    if x.device != own.device and not is_moved:
+        wanted = f"one on that of the weights: x.to({str(own.device)!r})"
+        raise UserError(f"the module got a tensor on the device {x.device}\n  expected {wanted}")
     if values == "float":
-        own = next((p for p in module.parameters() if p.is_floating_point()), x)
-        is_cast = own is not x and x.is_floating_point() and torch.is_autocast_enabled(own.device.type)
+        kind = own.device.type
+        may_cast = own is not x and x.is_floating_point() and torch.amp.is_autocast_available(kind)
+        is_cast = may_cast and torch.is_autocast_enabled(kind)
         types = [x.dtype if is_cast else own.dtype]
     elif values == "real":
         types = [x.dtype] if x.dtype != torch.bool and not x.is_complex() else [torch.float32]

@@ -3,34 +3,40 @@
 No code is imported: the keys and their defaults are read from the source. Whether a config may name it is for check.py.
 """
 
-from collections.abc import Iterable
-
-from hydra.core.config_store import ConfigStore
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.default_element import ConfigDefault, GroupDefault
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from dlrun.config.check import may_be_chosen
 from dlrun.config.named import WORD
+from dlrun.config.pairing import group_options
 from dlrun.config.signatures import signature
 from dlrun.config.source import source_of
 from dlrun.errors import UserError
-from dlrun.overrides import key_of
 
 GROUPS = ("data", "model", "task", "optimizer", "schedule")
 
 
-def add_code_options(overrides: Iterable[str]) -> None:
-    """Make an option of each dotted path that an override chooses, alone or among several for a sweep."""
-    for override in overrides:
-        group = key_of(override)
-        for word in map(str.strip, override.partition("=")[2].split(",")) if group in GROUPS else ():
-            if "." in word and WORD.fullmatch(word) and source_of(word.rpartition(".")[0]):
-                section = _section(group, word)
-                # as in the options of the group model: they choose the task
-                node = {"defaults": [{"override /task": "supervised"}, "_self_"], "model": section}
-                is_model = group == "model"
-                ConfigStore.instance().store(
-                    word, node if is_model else section, group, "_global_" if is_model else None
-                )
+class Repository(ConfigRepository):
+    """Finds code by its dotted path wherever an option is chosen: on the command line or in a list of defaults."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        group, _, word = config_path.partition("/")
+        if not (is_path(group, word) and source_of(word.rpartition(".")[0])):
+            return super().load_config(config_path)
+        section = _section(group, word)
+        if group != "model":
+            return ConfigResult("code", word, OmegaConf.create(section), {"package": None}, [])
+        # as in the options of the group model: they choose the task
+        task = GroupDefault(group="/task", value="supervised", override=True)
+        node = OmegaConf.create({"model": section})
+        return ConfigResult("code", word, node, {"package": "_global_"}, [task, ConfigDefault(path="_self_")])
+
+
+def is_path(group: str, word: str) -> bool:
+    """Whether a choice of this group is the dotted path of code."""
+    return group in GROUPS and "." in word and bool(WORD.fullmatch(word))
 
 
 def drop_unset(config: DictConfig) -> None:
@@ -54,4 +60,20 @@ def _section(group: str, word: str) -> dict[str, object]:
         builder = signature(word)
     except UserError:  # check.py reports it
         return {"_target_": word}
-    return {"_target_": word, **{key: builder.defaults.get(key, MISSING) for key in builder.keys}}
+    bases = _of_bases(group, builder.bases) if builder.bases else {}
+    inherited = {key: value for key, value in bases.items() if key in builder.inherited}
+    defaults = {**bases, **builder.defaults, **inherited}
+    return {"_target_": word, **{key: defaults.get(key, MISSING) for key in builder.keys}}
+
+
+def _of_bases(group: str, bases: tuple[str, ...]) -> dict[str, object]:
+    """Return the values that the options of the group give the keys of the nearest base class that some of them build.
+
+    If several build it, such as the data sets of images, the values on which all agree.
+    """
+    sections = [node for _, node in group_options(group)]
+    for base in bases:
+        first, *others = [node for node in sections if node["_target_"] == base] or [{}]
+        if first:
+            return {key: value for key, value in first.items() if all(key in o and o[key] == value for o in others)}
+    return {}

@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
+from dlrun.config.consent import option_folders
 from dlrun.config.hydra_section import check_source
-from dlrun.config.schema import schema
-from dlrun.config.usage import group_names
+from dlrun.config.schema import PARTS, schema
+from dlrun.config.usage import folders_of, group_names
+from dlrun.config.yaml_notes import read_notes
 from dlrun.errors import UserError
 from dlrun.output.written import write_whole
+
+KNOWN = (*PARTS, "tracker", "experiment")  # groups whose files the schema describes
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,7 +33,13 @@ def schema_command(arguments: list[str]) -> str:
     if flags.config_dir is not None and not os.path.isdir(flags.config_dir):
         raise UserError(f"--config-dir {flags.config_dir}: no such folder\n  expected a folder with config groups")
     if flags.vscode:
-        return "\n".join(map(str, write_vscode(flags.config_dir)))
+        lines = [str(path) for path in write_vscode(flags.config_dir)]
+        lines += [
+            f"{os.path.relpath(path)}: its options are not in the schema yet: install the package (pip install -e .), "
+            "then run dl-run schema --vscode again"
+            for path in _unknown(flags.config_dir)
+        ]
+        return "\n".join(lines)
     return json.dumps(schema(flags.config_dir), indent=1)
 
 
@@ -61,6 +71,28 @@ def write_vscode(config_dir: str | None = None) -> list[Path]:
 
 def _globs(config_dir: str | None) -> list[str]:
     """Return the patterns of the files that the schema is for."""
-    bases = ["configs", *([os.path.normpath(config_dir)] if config_dir else [])]
-    folders = [*group_names(config_dir), "tuned"]
-    return [f"{base.removeprefix('./')}/{group}/*.yaml" for base in dict.fromkeys(bases) for group in folders]
+    bases = ["configs", *([config_dir] if config_dir else []), *map(os.path.relpath, _folders_here())]
+    bases = list(dict.fromkeys(map(os.path.normpath, bases)))
+    return [f"{base}/{group}/*.yaml" for base in bases for group in [*_groups(config_dir), "tuned"]]
+
+
+def _groups(config_dir: str | None) -> list[str]:
+    """List the groups whose files hold known sections, as those of a group of the user's own do if they are global."""
+    names, bases = group_names(config_dir), folders_of(config_dir)
+    files = {name: [path for base in bases for path in (base / name).glob("*.yaml")] for name in names}
+    return [name for name, paths in files.items() if name in KNOWN or all(read_notes(path).is_global for path in paths)]
+
+
+def _folders_here() -> list[Path]:
+    """Return the folders of options below the working folder: of packages there, and those that are known already."""
+    here = Path.cwd().resolve()
+    written = [path for pattern in ("*/configs", "src/*/configs") for path in sorted(here.glob(pattern))]
+    written = [path for path in written if any((path / group).is_dir() for group in KNOWN)]
+    known = [path for path in map(Path.resolve, option_folders()) if path.is_relative_to(here)]
+    return list(dict.fromkeys([*written, *known]))
+
+
+def _unknown(config_dir: str | None) -> list[Path]:
+    """Return the folders of options below the working folder whose options the schema does not have."""
+    known = {path.resolve() for path in folders_of(config_dir)}
+    return [path for path in _folders_here() if path not in known]

@@ -1,5 +1,6 @@
 """Rewrite Hydra's errors in this project's form: what happened, what was expected, how to fix it."""
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -9,8 +10,10 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
 from dlrun.config.check import SECTIONS, VALUES
+from dlrun.config.code_options import is_path
 from dlrun.config.extras import install
 from dlrun.config.renamed import renamed
+from dlrun.config.source import no_module
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.errors import closest, listed, nearest
 
@@ -152,6 +155,8 @@ def _missing_option(name: str, known: list[str], config_dir: str | None) -> str:
     if not group:
         return f"there is no config {name!r}\n  expected a file {name}.yaml in {folders_of(config_dir)[-1]}"
     known = known or options(group, config_dir)
+    if is_path(group, option) and option.partition(".")[0] not in known and not os.path.exists(option):
+        return f"{group}={option}: {no_module(option.rpartition('.')[0])}"
     expected = "\n" + listed("  expected one of: ", known, 19) if known else ""
     if group == "hydra/launcher" and option.startswith("submitit"):
         expected = f"\n  install it: {install('submitit')}"

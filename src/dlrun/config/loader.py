@@ -1,4 +1,4 @@
-"""Hydra's config loader with four changes: checks before code runs, one composition instead of two, zip(...), speed."""
+"""Hydra's config loader with changes: checks before code runs, code as options, one composition for two, zip(...)."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from dlrun.config import quicker
-from dlrun.config.code_options import add_code_options, drop_unset
+from dlrun.config.code_options import Repository, drop_unset
 from dlrun.config.consent import option_folders
 from dlrun.config.hydra_section import check_files, check_overrides, check_source, check_values
 from dlrun.config.pairing import CONFIGS
@@ -49,6 +49,7 @@ class Loader(ConfigLoaderImpl):
         for folder in option_folders():
             config_search_path.prepend("plugin", f"file://{folder}", anchor="schema")
         super().__init__(config_search_path)
+        self.repository = Repository(config_search_path)
 
     def load_configuration(
         self,
@@ -59,7 +60,6 @@ class Loader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         overrides = [each for o in overrides for each in _meant(o)]
-        add_code_options(overrides)
         unzipped = [override for override in overrides if not is_zip(override)]
         zips = [override for override in overrides if is_zip(override)]
         if zips and run_mode == RunMode.RUN:

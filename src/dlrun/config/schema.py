@@ -13,9 +13,10 @@ from dlrun.config.auto import AUTO
 from dlrun.config.build import OF_RUNNER
 from dlrun.config.check import MODES, SECTIONS, SETTINGS, SWEEP, TRACKER, VALUES, nested_kind
 from dlrun.config.named import AUGMENT
-from dlrun.config.schema_types import REFERENCE, Schema, merged, or_reference, typed
+from dlrun.config.schema_defaults import code_choices, defaults_lists
+from dlrun.config.schema_types import Schema, merged, or_reference, typed
 from dlrun.config.signatures import Signature, can_be_own, is_allowed, public_names, signature, spec_names
-from dlrun.config.usage import folders_of, group_names, options
+from dlrun.config.usage import folders_of, group_names
 from dlrun.config.yaml_notes import Notes, read_notes
 from dlrun.errors import UserError
 from dlrun.types import KINDS, Nested
@@ -41,42 +42,51 @@ class _Schema:
         self.files: dict[str, dict[str, Notes]] = {group: {} for group in self.groups}
         self.notes: dict[tuple[str, str], str] = {}
         self.targets: dict[str, dict[str, None]] = {name: {} for name in (*PARTS, "tracker")}
+        self.nested: dict[str, dict[str, Path]] = {}  # code of the user's own by section, such as data.source
         self.definitions: dict[str, Schema] = {}
         for base in folders_of(config_dir):
             for group in self.groups:
-                for path in sorted((base / group).glob("*.yaml")):
-                    self.files[group][path.stem] = notes = read_notes(path)
+                for path in sorted((base / group).rglob("*.yaml")):
+                    name = path.relative_to(base / group).with_suffix("").as_posix()
+                    self.files[group][name] = notes = read_notes(path)
                     self._read(path, group, notes)
 
     def _read(self, path: Path, group: str, notes: Notes) -> None:
-        """Collect the targets and the comments of a file."""
+        """Collect the targets and the comments of a file, and the code that its list of defaults chooses."""
+        for chosen, word in code_choices(notes.content):
+            self.targets[chosen][self._known(word, path)] = None
         for keys, node in _nodes(notes.content, ()):
-            section = (group, *keys) if "_target_" in notes.content else keys
+            section = keys if notes.is_global else (group, *keys)
             section = ("tracker",) if group == "tracker" and keys else section  # such a file holds one or more of them
             target = node.get("_target_")
             if isinstance(target, str) and len(section) == 1 and section[0] in self.targets:
-                try:
-                    self.targets[section[0]][self._known(target)] = None
-                except UserError as error:
-                    raise UserError(f"{path}: _target_={error}") from None
+                self.targets[section[0]][self._known(target, path)] = None
+            elif isinstance(target, str) and target.partition(".")[0] not in ("dlrun", "torch"):
+                self.nested.setdefault(".".join(section), {})[target] = path
             for key in node:
                 if note := notes.notes.get((*keys, str(key))):
                     for owner in (target, ".".join(section)):
                         self.notes.setdefault((str(owner), str(key)), note)
 
-    def _known(self, target: str) -> str:
+    def _known(self, target: str, path: Path) -> str:
+        """Return the target. Raises UserError if it is not there or the user has not allowed it. path: naming it."""
         package = target.partition(".")[0]
+        problem = None
         if package not in ("dlrun", "torch") and not is_allowed(target):
-            if not can_be_own(package):
-                raise UserError(
-                    f"{target!r} is code of Python itself, which no config may build\n"
-                    "  expected code of dl-run, torch or your own; if you did not write this file, do not run it"
-                )
-            raise UserError(
+            problem = (
                 f"{target!r} is code of your own\n  expected: DL_RUN_ALLOW={package} dl-run schema ..., "
                 "with its folder in PYTHONPATH"
+                if can_be_own(package)
+                else f"{target!r} is code of Python itself, which no config may build\n"
+                "  expected code of dl-run, torch or your own; if you did not write this file, do not run it"
             )
-        signature(target)
+        else:
+            try:
+                signature(target)
+            except UserError as error:
+                problem = str(error)
+        if problem:
+            raise UserError(f"{path}: _target_={problem}")
         return target
 
     def whole(self) -> Schema:
@@ -90,12 +100,17 @@ class _Schema:
         trackers = [name for name in self.files.get("tracker", {}) if name != "none"]
         self.definitions["tracker"] = {
             "type": ["object", "null"],
-            "properties": {name: {"$ref": "#/$defs/one%20tracker"} for name in trackers},
+            "properties": {name: {"$ref": "#/$defs/one%20tracker"} for name in trackers}
+            | {"defaults": {"$ref": "#/$defs/defaults.tracker"}},
             "additionalProperties": False,
         }
-        self.definitions |= {"defaults": self._defaults(), "config": self._config()}
-        of_group = [{"$ref": f"#/$defs/{name}"} for name in (*PARTS, "tracker")]
-        extends = {"required": ["defaults"], "properties": {"defaults": {"contains": {"enum": self._bases()}}}}
+        headers = {group: {name: notes.header for name, notes in files.items()} for group, files in self.files.items()}
+        self.definitions |= defaults_lists(headers, (*PARTS, "tracker")) | {"config": self._config()}
+        # an experiment may have the name of a group's option
+        of_group = [{"$ref": f"#/$defs/{name}"} for name in (*PARTS, "tracker", "config")]
+        # one that only names another is taken for an experiment, in which that is a mistake
+        named = {"contains": {"enum": self._bases()}}
+        extends = {"required": ["defaults"], "minProperties": 2, "properties": {"defaults": named}}
         return {
             "$schema": DIALECT,
             "title": "dl-run config",
@@ -122,25 +137,6 @@ class _Schema:
         properties |= {"hydra": {"type": "object"}, "defaults": {"$ref": "#/$defs/defaults"}}
         return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
 
-    def _defaults(self) -> Schema:
-        """Return the schema of a defaults list, in which each option is explained by its file's header."""
-        choices: dict[str, Schema] = {}
-        for group in self.groups:
-            headers = {name: self.files[group][name].header for name in options(group, self.config_dir)}
-            chosen = [{"const": name, "description": header} for name, header in headers.items()]
-            self.definitions[f"options.{group}"] = {"anyOf": [*chosen, {"type": "null"}, REFERENCE]}
-            one = {"$ref": f"#/$defs/options.{group}"}
-            choices |= {key: one for key in (f"override /{group}", group, f"/{group}", f"optional {group}")}
-        item = {
-            "type": "object",
-            "properties": choices | {"optional tuned": {"type": "string"}},
-            "patternProperties": {"^override /?hydra/": {"type": "string"}},
-            "additionalProperties": False,
-            "maxProperties": 1,
-        }
-        names = ["_self_", *self._bases(), *self.files.get("experiment", {})]
-        return {"type": "array", "items": {"anyOf": [{"enum": names}, item]}}
-
     def _section(self, name: str, part: Nested, targets: list[str]) -> Schema:
         """Return the schema of a section: the keys of its `_target_`, or those of all if it has none.
 
@@ -159,7 +155,9 @@ class _Schema:
         if part.within == "dlrun.optim.optimizers":
             pick["anyOf"].append({"type": "string", "pattern": TORCH})
         properties = {key: merged(values) for key, values in union.items()}
-        properties |= {"_target_": pick, "defaults": {"$ref": "#/$defs/defaults"}}
+        if name in PARTS:  # an option's file holds the section itself, and may extend another
+            properties["defaults"] = {"$ref": f"#/$defs/defaults.{name}"}
+        properties["_target_"] = pick
         other = {"properties": {"_target_": {"type": "string", "pattern": TORCH}}, "required": ["_target_"]}
         of_target = [
             {
@@ -194,6 +192,9 @@ class _Schema:
         names = spec_names(annotation) if inner.within == "dlrun.spec" else public_names(inner.within, inner.kind)
         targets = [name if "." in name else f"{inner.within}.{name}" for name in names]
         definition = f"{inner.within}: {', '.join(names)}" if inner.within == "dlrun.spec" else inner.within
+        if own := self.nested.get(f"{section}.{key}", {}) if inner.within != "dlrun.spec" else {}:
+            targets += [self._known(target, path) for target, path in own.items()]
+            definition = f"{definition} of {section}.{key}"
         definition = definition.replace("/", ".")
         if definition not in self.definitions:
             self.definitions[definition] = {}

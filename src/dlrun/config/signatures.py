@@ -17,13 +17,17 @@ from types import NoneType, UnionType
 from dlrun import spec as specs
 from dlrun import types
 from dlrun.config import consent
-from dlrun.config.source import imported_from, origin_of, source_of
-from dlrun.errors import UserError, nearest
+from dlrun.config.source import imported_from, no_module, origin_of, source_of
+from dlrun.errors import UserError, first_line, nearest, raised
 
 LARGEST = 3.4028234663852886e38  # the largest float32
 NAMES = {**vars(typing), **vars(specs), **vars(types)}
 # Read before any config, so that only the environment of the process can allow a package.
 ALLOWED = frozenset(name.strip() for name in os.environ.get("DL_RUN_ALLOW", "").split(",") if name.strip())
+
+
+class Unparsed(UserError):
+    """A module is not valid Python."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Signature:
     which the runner passes. keys: annotations of the config keys; None accepts any type. net: the class of network
     that a model returns or a task takes. returns: the annotation of a function's result. defaults: of the keys that
     have one which is written out, such as 0.1. called: the parameters of a class's `__call__` or `forward`. has_rest:
-    whether it ends with **rest, which takes no config keys.
+    whether it ends with **rest, which takes no config keys. bases: the paths of a class's base classes, nearest first.
+    inherited: the keys that only they name.
     """
 
     target: str
@@ -47,6 +52,8 @@ class Signature:
     defaults: Mapping[str, object] = field(default_factory=dict)
     called: tuple[str, ...] = ()
     has_rest: bool = False
+    bases: tuple[str, ...] = ()
+    inherited: frozenset[str] = frozenset()
 
 
 def is_allowed(target: str) -> bool:
@@ -65,11 +72,13 @@ def signature(target: str) -> Signature:
     module, _, name = target.rpartition(".")
     source = source_of(module)
     if source is None:
-        raise UserError(f"{target!r}: there is no module {module!r}")
+        raise UserError(f"{target!r}: {no_module(module)}")
     try:
-        tree = ast.parse(source.read_text(encoding="utf-8"))
+        tree = ast.parse(source.read_text(encoding="utf-8"), str(source))
     except (SyntaxError, ValueError) as error:
-        raise UserError(f"{target!r}: {source} cannot be read as Python: {error}") from None
+        is_placed = isinstance(error, SyntaxError) and error.lineno  # a byte 0 has no line
+        why = raised(error) if is_placed else f"{first_line(error)} ({source})"
+        raise Unparsed(f"{target!r} cannot be read as Python: {why}") from None
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return _of_function(node, "function", target)
@@ -135,9 +144,13 @@ def _inherited(node: ast.ClassDef, tree: ast.Module, module: str, is_package: bo
     """Return the signature of the first base class whose source is found and that has parameters."""
     for base in node.bases:
         origin = origin_of(ast.unparse(base), tree, module, is_package)
-        with suppress(UserError):
+        try:
             if origin and ((inherited := signature(origin)).keys or inherited.positional or inherited.called):
                 return inherited
+        except Unparsed:
+            raise
+        except UserError:  # made when its module runs, or compiled
+            continue
     return None
 
 
@@ -146,7 +159,8 @@ def _of_class(node: ast.ClassDef, target: str, base: Signature | None) -> Signat
     methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
     call = methods.get("__call__") or methods.get("forward")
     called = tuple(arg.arg for arg in call.args.args[1:]) if call else base.called if base else ()
-    return replace(_of_constructor(node, target, base), called=called)
+    bases = (base.target, *base.bases) if base else ()
+    return replace(_of_constructor(node, target, base), called=called, bases=bases)
 
 
 def _of_constructor(node: ast.ClassDef, target: str, base: Signature | None) -> Signature:
@@ -179,6 +193,7 @@ def _joined(base: Signature, own: Signature) -> Signature:
         net=own.net if "net" in own.positional else base.net,
         defaults={**base.defaults, **own.defaults},
         has_rest=base.has_rest,
+        inherited=frozenset(base.keys) - own.keys.keys(),
     )
 
 

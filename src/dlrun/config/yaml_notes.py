@@ -10,15 +10,20 @@ from dlrun.config.untrusted import LOADER
 from dlrun.errors import UserError
 
 NOTE = re.compile(r"\s#\s+(.+)$")
+GLOBAL = re.compile(r"^#\s*@package\s+_global_\s*$", re.MULTILINE)
 Keys = tuple[str, ...]  # the keys that lead to a value
 
 
 @dataclass
 class Notes:
-    """A config file. header: its first comment, as text. content: its keys. notes: the comment of each key."""
+    """A config file. header: its first comment, as text. content: its keys. notes: the comment of each key.
+
+    is_global: whether it holds sections, rather than the keys of its group's section.
+    """
 
     header: str
     content: dict
+    is_global: bool
     notes: dict[Keys, str] = field(default_factory=dict)
 
 
@@ -38,7 +43,7 @@ def read_notes(path: Path) -> Notes:
         raise UserError(f"cannot read {path}: {error}\n  expected a config in UTF-8") from None
     if not isinstance(content or {}, dict):
         raise UserError(f"{path} holds {type(content).__name__}: expected keys with values, like the other configs")
-    found = Notes(_header(text), content or {})
+    found = Notes(_header(text), content or {}, bool(GLOBAL.search(text)))
     if isinstance(root, yaml.MappingNode):
         _collect(root, text.splitlines(), (), found.notes)
     return found

@@ -2,6 +2,9 @@
 
 Sizes are doubled until one does not fit. A GPU raises an error; on a CPU the system would kill the process, so
 there the memory of the next size is extrapolated from the last two and compared with the free memory.
+
+Times vary between steps, as the machine has other work, and only upwards. So the speed of a size is that of its fastest
+step, and all sizes are measured again in turns until each has had SHARE seconds: runs then agree on the answer.
 """
 
 import time
@@ -19,13 +22,14 @@ from dlrun.system.machine import peak_memory
 from dlrun.train.session import Session
 from dlrun.train.trial import batches, require_samples
 
-FIRST, STEPS = 16, 4  # the smallest size; the steps of each, of which the first is not timed
+FIRST, STEPS = 16, 4  # the smallest size; the steps of each turn, of which the first is not timed
+SHARE = 0.5  # seconds of steps for each size, in turns of STEPS
 LEFT = 0.1  # share of the memory that stays free
 PATIENCE = 20.0  # seconds for one size; larger ones are then extrapolated
 
 
 class Size(NamedTuple):
-    """A batch size that fits. memory: the process's peak, in MB."""
+    """A batch size that fits. samples_per_second: of its fastest step. memory: the process's peak, in MB."""
 
     batch: int
     samples_per_second: float
@@ -65,12 +69,31 @@ def find_batch(config: dict, names: dict[str, str], chosen: list[str]) -> str:
         except UserError:
             fails = middle
             torch.cuda.empty_cache()
-    return described(sizes, names, most, room)
+    return described(settled(sizes, session, data, where), names, most, room)
+
+
+def settled(sizes: list[Size], session: Session, data: SampleData, where: str) -> list[Size]:
+    """Measure the sizes again, in turns. Their memory is that of the first turn, in which they grew."""
+    speeds = {size.batch: size.samples_per_second for size in sizes}
+    left = {batch: SHARE for batch, speed in speeds.items() if STEPS * batch / max(speed, 1e-9) < SHARE}
+    while left:
+        for batch in list(left):
+            began = time.monotonic()
+            try:
+                with within_memory():
+                    speeds[batch] = max(speeds[batch], measure(session, data, batch, where).samples_per_second)
+                left[batch] -= time.monotonic() - began
+            except UserError:  # it fitted before: other programs have taken memory
+                left[batch] = 0.0
+                torch.cuda.empty_cache()
+            if left[batch] <= 0:
+                del left[batch]
+    return [size._replace(samples_per_second=speeds[size.batch]) for size in sizes]
 
 
 def measure(session: Session, data: SampleData, batch: int, where: str) -> Size:
     """Train for a few steps with this batch size. data: the session's."""
-    device, seconds, samples = session.device.torch_device, 0.0, 0
+    device, speed = session.device.torch_device, 0.0
     data.batch_size = batch
     began = time.perf_counter()
     for x, clock in batches(session, STEPS):
@@ -79,9 +102,9 @@ def measure(session: Session, data: SampleData, batch: int, where: str) -> Size:
             torch.cuda.synchronize(device)
         now = time.perf_counter()
         if clock.step:
-            seconds, samples = seconds + now - began, samples + session.task.samples(x)
+            speed = max(speed, session.task.samples(x) / max(now - began, 1e-9))
         began = now
-    return Size(batch, samples / max(seconds, 1e-9), peak_memory(device)[where])
+    return Size(batch, speed, peak_memory(device)[where])
 
 
 def expected(sizes: list[Size], batch: int) -> float:
@@ -100,23 +123,27 @@ def described(sizes: list[Size], names: dict[str, str], most: int, room: float) 
     quick = next(size for size in sizes if size.samples_per_second >= 0.9 * best)
     last = sizes[-1]
     per_sample = expected(sizes, last.batch + 1) - last.memory if len(sizes) > 1 else 0.0
-    fitting = most if not per_sample else min(most, last.batch + int(((1 - LEFT) * room - last.memory) / per_sample))
+    fitting = most
+    if per_sample and (more := int(((1 - LEFT) * room - last.memory) / per_sample)) < most - last.batch:
+        fitting = 1 << (max(1, last.batch + more).bit_length() - 1)  # a power of two: the free memory varies
+    fitting = max(fitting, last.batch)
     ENDING.measured = {
         "data.batch_size": quick.batch,
         "largest_measured": last.batch,
-        "largest_by_memory": max(fitting, last.batch),
+        "largest_by_memory": fitting,
         "sizes": [size._asdict() for size in sizes],
     }
+    power = "the power of two that fits " if last.batch < fitting < most else ""
     facts = {
         "largest measured": f"data.batch_size={last.batch}"
         + (", all train samples in one" if last.batch == most else ""),
-        "largest by memory": f"data.batch_size={max(fitting, last.batch)}, with {1 - LEFT:.0%} of {room:,.0f} MB",
-        "large enough": f"data.batch_size={quick.batch}: within 10 % of the highest speed",
+        "largest by memory": f"data.batch_size={fitting}, {power}with {1 - LEFT:.0%} of {room:,.0f} MB",
+        "large enough": f"data.batch_size={quick.batch}: within 10 % of the highest speed, by the fastest steps",
     }
     width = max(map(len, facts))
     return "\n".join(
         [
-            f"batch sizes of {names['model']} on {names['data']}, {STEPS - 1} training steps of each",
+            f"batch sizes of {names['model']} on {names['data']}: the fastest training step, the process's peak",
             "",
             table(rows, words=0),
             "",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dlrun.config.signatures import is_allowed
-from dlrun.errors import EnvError, UserError, first_line, nearest
+from dlrun.errors import EnvError, UserError, first_line, nearest, raised
 from dlrun.spec import Env
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def open_env(id: str, limit: int | None = None, render: str | None = None) -> "g
         raise UserError(f"data.id={id}: there is no such environment{known}\n  expected an id of gymnasium") from None
     except Exception as failure:  # foreign code may raise anything
         raise UserError(
-            f"data.id={id} cannot be made: {type(failure).__name__}: {failure}\n  expected an environment that starts"
+            f"data.id={id} cannot be made: {raised(failure)}\n  expected an environment that starts"
         ) from None
 
 
