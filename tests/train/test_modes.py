@@ -117,7 +117,7 @@ def test_the_largest_batch_size_is_measured_or_extrapolated(mode, monkeypatch):
 def test_the_batch_size_found_is_the_same_however_busy_the_machine_is(monkeypatch):
     """Most steps take longer than they need, by other factors in each run; the free memory changes by some percent."""
 
-    monkeypatch.setattr(ENDING, "found", None)
+    monkeypatch.setattr(ENDING, "measured", None)
 
     def found(seed):
         draw, now = random.Random(seed), [0.0]
@@ -132,7 +132,7 @@ def test_the_batch_size_found_is_the_same_however_busy_the_machine_is(monkeypatc
         sizes = [measured(None, 2**power, "host") for power in range(4, 14)]
         assert [size.memory for size in settled(sizes, None, "host")] == [size.memory for size in sizes]
         described(settled(sizes, None, "host"), {"model": "m", "data": "d"}, 10**6, draw.uniform(3000, 3300))
-        return ENDING.found["data.batch_size"], ENDING.found["largest_by_memory"]
+        return ENDING.measured["data.batch_size"], ENDING.found["largest_by_memory"]
 
     assert {found(seed) for seed in range(20)} == {(1024, 16384)}
 
