@@ -122,17 +122,17 @@ def test_the_batch_size_found_is_the_same_however_busy_the_machine_is(monkeypatc
     def found(seed):
         draw, now = random.Random(seed), [0.0]
 
-        def measured(session, batch, where):
+        def measured(session, data, batch, where):
             speeds = [batch / max(0.001, batch * 1e-6) / draw.choice([1, 1, 1.2, 1.5, 3, 10]) for _ in range(3)]
             now[0] += 4 * batch / min(speeds)
             return Size(batch, max(speeds), 100 + batch * 0.1)
 
         monkeypatch.setattr(find_batch, "measure", measured)
         monkeypatch.setattr(find_batch.time, "monotonic", lambda: now[0])
-        sizes = [measured(None, 2**power, "host") for power in range(4, 14)]
-        assert [size.memory for size in settled(sizes, None, "host")] == [size.memory for size in sizes]
-        described(settled(sizes, None, "host"), {"model": "m", "data": "d"}, 10**6, draw.uniform(3000, 3300))
-        return ENDING.measured["data.batch_size"], ENDING.found["largest_by_memory"]
+        sizes = [measured(None, None, 2**power, "host") for power in range(4, 14)]
+        assert [size.memory for size in settled(sizes, None, None, "host")] == [size.memory for size in sizes]
+        described(settled(sizes, None, None, "host"), {"model": "m", "data": "d"}, 10**6, draw.uniform(3000, 3300))
+        return ENDING.measured["data.batch_size"], ENDING.measured["largest_by_memory"]
 
     assert {found(seed) for seed in range(20)} == {(1024, 16384)}
 
