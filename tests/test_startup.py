@@ -9,6 +9,7 @@ from pathlib import Path
 PROBE = """
 import importlib, io, json, os, sys
 heavy = {"torch", "numpy", "polars", "sklearn", "matplotlib", "tensorboard", "PIL", "pooch", "tqdm", "requests"}
+heavy |= {*sys.argv[3:]}
 out, found = sys.stdout, {}
 os.chdir(sys.argv[2])
 for case, (module, arguments) in json.loads(sys.argv[1]).items():
@@ -84,11 +85,16 @@ def test_dl_runs_and_dl_data_import_no_torch_for_lists_and_errors(tmp_path):
     assert_light(cases, here)
 
 
-def assert_light(cases, folder):
+def test_help_and_subcommands_do_without_hydra(tmp_path):
+    wanted = {"help": ["--help"], "schema": ["schema"], "completion": ["completion", "fish"], "new": ["new", "-h"]}
+    assert_light({case: ("cli", words, 0) for case, words in wanted.items()}, tmp_path, heavy={"hydra", "omegaconf"})
+
+
+def assert_light(cases, folder, heavy=()):
     """Run all cases in one new process: each ends with its code, and none imports a heavy package."""
     given = json.dumps({case: (module, arguments) for case, (module, arguments, _) in cases.items()})
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, given, str(folder)],
+        [sys.executable, "-c", PROBE, given, str(folder), *heavy],
         env={"PATH": "", "HOME": str(folder), **python_path()},
         capture_output=True, text=True, check=True,
     )  # fmt: skip

@@ -128,6 +128,7 @@ def test_a_syntax_error_is_shown_with_its_own_place(code, tmp_path, monkeypatch,
     place = f"SyntaxError: invalid syntax. Perhaps you forgot a comma? ({broken}, line 2: y = f(2 3))"
     for word in ("acme.broken.Net", "acme.derived.Net", "acme.nets.net"):
         assert place in refused(monkeypatch, capsys, f"model={word}", *SMALL)
+    assert place in refused(monkeypatch, capsys, "model=acme.broken.Net", "model.width=3")
     assert place in refused(monkeypatch, capsys, "task.loss=acme.broken.loss", *SMALL)
     broken.write_bytes(b"x = 1\n\0")
     assert f"null bytes ({broken})" in refused(monkeypatch, capsys, "model=acme.broken.Net", *SMALL)
@@ -261,8 +262,15 @@ def test_an_experiment_chooses_code_as_the_command_line_does(code, monkeypatch, 
     assert sections == typed and words.items() <= hydra.runtime.choices.items()
     with monkeypatch.context() as patch:
         patch.setattr(consent, "allowed", set())
+        err = refused(patch, capsys, "optimizer=acme.parts.slow", "optimizer.lr=0.1")  # its keys are not known
+        assert "optimizer._target_='acme.parts.slow' is not allowed here" in err and len(err.splitlines()) == 1
         err = refused(patch, capsys, "-cd", folder, "experiment=mine")
         assert "4 errors" in err and err.count("is not allowed here") == 4 and "acme.parts" not in sys.modules
+    Path(folder, "optimizer").mkdir()
+    file = Path(folder, "optimizer", "acme.parts.slow.yaml")  # comes first
+    file.write_text("_target_: torch.optim.SGD\n")
+    assert compose(["experiment=mine"], folder)[0].optimizer["_target_"] == "torch.optim.SGD"
+    file.unlink()
     run = dlrun.train("experiment=mine", "trainer.max_steps=1", config_dir=folder)
     assert run.summary["model"] == "acme.parts.Net" and run.config["task"]["_target_"] == "acme.parts.Own"
     err = refused(monkeypatch, capsys, "-cd", folder, "experiment=mine", "optimizer.momntum=0")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from dlrun.config.auto import resolve_auto
 from dlrun.config.build import OF_RUNNER, of_runner
 from dlrun.config.check_pairing import check_net, check_pairing
-from dlrun.config.named import problems_of_named
+from dlrun.config.named import WORD, problems_of_named
 from dlrun.config.renamed import renamed
 from dlrun.config.signatures import Signature, is_allowed, mismatch, of_rest, signature, spec_names
 from dlrun.errors import ConfigError, UserError, listed, nearest
@@ -28,6 +28,7 @@ SWEEP = Nested("dlrun.sweep.settings", "class")  # read by the sweeper, not by a
 TRACKER = Nested("dlrun.tracking.trackers", "class")  # of each tracker in the section `tracker`
 VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "resume_allow", "init"}
 MODES = ("train", "summary", "find_lr", "find_batch", "time")
+CODE = ("data", "model", "task", "optimizer", "schedule")  # groups of which code can be an option
 CALLED = ("model", "optimizer")  # by the runner, so that a class does as well as a function
 SETTINGS = {"lr": Positive, "weight_decay": NonNegative}  # of optimizer.groups
 
@@ -76,6 +77,11 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     check_net(config, names or {})
 
 
+def is_path(group: str, word: str) -> bool:
+    """Whether a choice of this group is the dotted path of code."""
+    return group in CODE and "." in word and bool(WORD.fullmatch(word))
+
+
 def may_be_chosen(group: str, target: str) -> bool:
     """Whether a config may name this dotted path as an option of the group."""
     return _is_allowed(target, SECTIONS[group])
@@ -96,7 +102,7 @@ def _problems(node: object, nested: Nested, path: str) -> list[str]:
     """Describe the errors of one `_target_` config and of those nested in it."""
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         return [f"{path}={node!r}: expected a mapping with a _target_ (choose an option of the group instead)"]
-    if problem := _problem_of_target(node["_target_"], nested, path):
+    if problem := problem_of_target(node["_target_"], nested, path):
         return [problem]
     builder, for_runner = signature(node["_target_"]), of_runner(node) if path in OF_RUNNER else {}
     problems = []
@@ -111,7 +117,7 @@ def _problems(node: object, nested: Nested, path: str) -> list[str]:
     return problems + [f"{path}.{key} is missing: {name} needs it" for key in sorted(builder.required - node.keys())]
 
 
-def _problem_of_target(target: str, nested: Nested, path: str) -> str | None:
+def problem_of_target(target: str, nested: Nested, path: str) -> str | None:
     """Describe why a `_target_` cannot be built here; None if it can."""
     if not _is_allowed(target, nested):
         return (

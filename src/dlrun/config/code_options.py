@@ -8,14 +8,11 @@ from hydra.core.default_element import ConfigDefault, GroupDefault
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from dlrun.config.check import may_be_chosen
-from dlrun.config.named import WORD
+from dlrun.config.check import CODE, is_path, may_be_chosen
 from dlrun.config.pairing import group_options
 from dlrun.config.signatures import signature
 from dlrun.config.source import source_of
 from dlrun.errors import UserError
-
-GROUPS = ("data", "model", "task", "optimizer", "schedule")
 
 
 class Repository(ConfigRepository):
@@ -23,8 +20,9 @@ class Repository(ConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         group, _, word = config_path.partition("/")
-        if not (is_path(group, word) and source_of(word.rpartition(".")[0])):
-            return super().load_config(config_path)
+        found = super().load_config(config_path)  # a file may have such a name
+        if found or not is_path(group, word) or not source_of(word.rpartition(".")[0]):
+            return found
         section = _section(group, word)
         if group != "model":
             return ConfigResult("code", word, OmegaConf.create(section), {"package": None}, [])
@@ -34,14 +32,9 @@ class Repository(ConfigRepository):
         return ConfigResult("code", word, node, {"package": "_global_"}, [task, ConfigDefault(path="_self_")])
 
 
-def is_path(group: str, word: str) -> bool:
-    """Whether a choice of this group is the dotted path of code."""
-    return group in GROUPS and "." in word and bool(WORD.fullmatch(word))
-
-
 def drop_unset(config: DictConfig) -> None:
     """Remove the keys that have no value: those that are required are then reported, others keep their default."""
-    for group in GROUPS:
+    for group in CODE:
         section = config.get(group)
         for key in [str(key) for key in section if OmegaConf.is_missing(section, key)] if _is_mapping(section) else ():
             OmegaConf.set_struct(config, False)

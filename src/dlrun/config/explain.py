@@ -4,13 +4,13 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import cast
 
 import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
-from dlrun.config.check import SECTIONS, VALUES
-from dlrun.config.code_options import is_path
+from dlrun.config.check import SECTIONS, VALUES, is_path, problem_of_target
 from dlrun.config.extras import install
 from dlrun.config.renamed import renamed
 from dlrun.config.source import no_module
@@ -166,7 +166,11 @@ def _missing_option(name: str, known: list[str], config_dir: str | None) -> str:
 def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: str | None) -> str:
     argument = next((a for a in arguments if a.lstrip("+~").split("=")[0] == key), key)
     parent, _, last = key.rpartition(".")
-    keys = _keys_at(error)
+    config = _config_at(error)
+    target = (config.get(parent) or {}).get("_target_") if parent in SECTIONS else None
+    if isinstance(target, str) and (problem := problem_of_target(target, SECTIONS[parent], parent)):
+        return problem  # so its keys are not known
+    keys = _keys_of(config)
     if not keys and parent:
         return f"{argument}: there is no key {key!r}\n  dl-run --cfg job shows all keys"
     keys = keys or [*group_names(config_dir), *sorted(VALUES)]
@@ -195,9 +199,14 @@ def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: s
     return f"{argument}: there is no key {key!r}{hint}\n" + listed("  expected one of: ", sorted(top), 4)
 
 
-def _keys_at(error: Exception) -> list[str]:
-    """List all dotted keys of the config in which the error arose. Empty if the config was not composed yet."""
+def _config_at(error: Exception) -> dict:
+    """Return the config in which the error arose. Empty if it was not composed yet."""
     node = getattr(error.__cause__, "parent_node", None)
+    return {} if node is None else cast(dict, OmegaConf.to_container(node._get_root(), resolve=False))
+
+
+def _keys_of(config: dict) -> list[str]:
+    """List all dotted keys."""
     keys: list[str] = []
 
     def walk(inner: object, path: str) -> None:
@@ -207,6 +216,5 @@ def _keys_at(error: Exception) -> list[str]:
                     keys.append(f"{path}{name}")
                     walk(value, f"{path}{name}.")
 
-    if node is not None:
-        walk(OmegaConf.to_container(node._get_root(), resolve=False), "")
+    walk(config, "")
     return keys

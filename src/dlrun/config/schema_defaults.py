@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from dlrun.config.check import SECTIONS
-from dlrun.config.code_options import GROUPS, is_path
+from dlrun.config.check import CODE, SECTIONS, is_path
 from dlrun.config.schema_types import REFERENCE, Schema
 
 PATH = {"type": "string", "pattern": r"^[A-Za-z]\w*(\.[A-Za-z]\w*)+$"}  # of code, as an option
@@ -43,7 +42,7 @@ def _list(names: list[str]) -> Schema:
 def _options(group: str, headers: Mapping[str, str]) -> Schema:
     """Return the schema of what a group may be: an option, code if it takes some, or several if it is no section."""
     named = [{"const": name, "description": header} for name, header in headers.items()]
-    one = [*named, REFERENCE, *([PATH] if group in GROUPS else [])]
+    one = [*named, REFERENCE, *([PATH] if group in CODE else [])]
     several = [] if group in SECTIONS else [{"type": "array", "items": {"anyOf": one}}]
     return {"anyOf": [*one, {"type": "null"}, *several]}
 
