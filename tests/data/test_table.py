@@ -739,14 +739,14 @@ def test_baselines_are_printed_beside_the_test_metrics(run, monkeypatch, capsys)
     """The trivial model's accuracy is the share of the commonest class; trees see that sex decides everything."""
     code, out, _ = command(monkeypatch, capsys, "baseline", run, "--json")
     found = json.loads(out)["test"]
-    assert code == 0 and list(found) == ["mlp", "gradient boosting", "linear", "trivial"]
+    assert code == 0 and list(found) == ["this run", "gradient boosting", "linear", "trivial"]
     summary = json.loads((run / "summary.json").read_text())["test"]
-    assert found["mlp"] == {name: summary[f"test/{name}"] for name in ("loss", "acc")}
+    assert found["this run"] == {name: summary[f"test/{name}"] for name in ("loss", "acc")}
     totals = [sum(row) for row in summary["confusion_matrix"]]
     assert found["trivial"]["acc"] == pytest.approx(max(totals) / sum(totals))
     assert found["gradient boosting"]["acc"] == found["linear"]["acc"] == 1
     code, out, _ = command(monkeypatch, capsys, "baseline", run)
-    assert code == 0 and [line.split()[0] for line in out.splitlines()[3:]] == ["mlp", "gradient", "linear", "trivial"]
+    assert code == 0 and [line.split()[0] for line in out.splitlines()[3:]] == ["this", "gradient", "linear", "trivial"]
 
 
 def test_importance_names_the_column_that_decides(run, monkeypatch, capsys):

@@ -18,7 +18,7 @@ Wanted = Literal["balanced"] | Weights | None  # task.class_weights
 
 class Balance(NamedTuple):
     """The train split's number of samples (of masks: pixels) of each class, None if it is not known; the weights
-    (classes,) of their losses, None for none; and lines for the header, which say so if the classes are skewed.
+    (classes,) of their losses, None for none; and lines for the header, if the classes are skewed or have no samples.
     """
 
     counts: list[int] | None
@@ -48,6 +48,8 @@ def balance_of(data: SampleData, spec: Learnable | Mask, wanted: Wanted, device:
     remedies = "task.class_weights=balanced" + (" or data.sampler=balanced" if sampler else "")
     advice = "" if wanted or sampler == "balanced" else f"; to weigh all classes alike: {remedies}"
     header_lines = {"skewed": f"{text}: look at balanced_acc{advice}"} if text else {}
+    if lacking := [label for label, count in zip(labels, counts or [], strict=False) if not count]:
+        header_lines["classes"] = f"warning: no train samples of {some(lacking)}, which cannot be learned"
     return Balance(counts, None if weights is None else weights.to(device), header_lines)
 
 
