@@ -472,6 +472,8 @@ def test_unseen_levels_are_counted_and_named(run, tmp_path, monkeypatch, capsys)
     code, out, err = command(monkeypatch, capsys, "predict", run, write(tmp_path / "a.csv", found))
     assert code == 0 and len(out.splitlines()) == 5
     assert err.endswith("a.csv: town: 2 of 5 rows have levels not in train: 'Ulm'\n")
+    code, out, err = command(monkeypatch, capsys, "evaluate", run, "--on", tmp_path / "a.csv")
+    assert code == 0 and "note: town: 2 of 5 rows have levels not in train: 'Ulm'\n" in out
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,8 @@ def _other(run: "FinishedRun", section: dict, split: str) -> tuple["Data", list[
     is_like = split == "all" or isinstance(run_spec, Columns)
     if is_like and type(other) is type(run.data) and hasattr(other, "load_like"):
         other.load_like(run.data.fitted(), run.device.torch_device)
-        return other, []
+        new = getattr(other, "header_lines", {}).get("unseen")
+        return other, [f"note: {new}"] if new else []
     spec = other.spec
     same_kind = isinstance(spec, type(run_spec)) or isinstance(run_spec, type(spec))
     same_shape = spec.shape == run_spec.shape or isinstance(run_spec, Tokens)

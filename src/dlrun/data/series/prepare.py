@@ -10,7 +10,7 @@ from dlrun.data.series.order import Rows, ordered
 from dlrun.data.series.windows import Windowing, longest, starts_of
 from dlrun.data.splits import SPLITS, shares_of, split_random
 from dlrun.data.table.columns import RowName, as_numbers, kind_of
-from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked
+from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen_levels
 from dlrun.data.table.prepare import NamedFrame, check_columns, describe_columns, describe_left_out, has_values
 from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.targets import learned, moments
@@ -100,7 +100,9 @@ def prepare_like(
     if not len(starts[0]):
         raise DataError(f"{where} has no window of {form.span} steps with targets\n  expected longer series")
     splits = {"train": starts[0][:0], "val": starts[0][:0], "test": starts[0]}
-    return Prepared(encode(rows.frame, encoding, rows.row_name), y, splits, encoding, {}, rows.ids, rows.names)
+    x = encode(rows.frame, encoding, rows.row_name)
+    new = "; ".join(f"{name}: {note}" for name, note in unseen_levels(rows.frame, x, encoding).items())
+    return Prepared(x, y, splits, encoding, {"unseen": new} if new else {}, rows.ids, rows.names)
 
 
 def form_like(encoding: Encoding, stride: int) -> Windowing:

@@ -120,7 +120,7 @@ def as_numbers(column: pl.Series, row_name: RowName, advice: str = "") -> pl.Ser
     return numbers
 
 
-def as_booleans(column: pl.Series, row_name: RowName) -> pl.Series:
+def as_booleans(column: pl.Series, row_name: RowName, advice: str = "") -> pl.Series:
     """Convert true, false, 1 and 0 to booleans."""
     if column.dtype == pl.Boolean:
         return column
@@ -129,7 +129,7 @@ def as_booleans(column: pl.Series, row_name: RowName) -> pl.Series:
     flags = words.replace_strict(known, default=None, return_dtype=pl.Boolean)
     wrong = flags.is_null() & column.is_not_null()
     if wrong.any():
-        raise _misfit(column, wrong, "true or false", row_name)
+        raise _misfit(column, wrong, "true or false" + advice, row_name)
     return flags
 
 

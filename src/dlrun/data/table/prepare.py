@@ -8,22 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from dlrun.data.table.columns import RowName, as_numbers, as_texts, kind_of
+from dlrun.data.table.columns import RowName, as_numbers, kind_of
 from dlrun.data.table.dates import ambiguity
-from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen
+from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen, unseen_levels
+from dlrun.data.table.joined import NamedFrame, joined
 from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.split import split_table
 from dlrun.data.table.targets import learned, moments, weights_of
 from dlrun.errors import DataError, counted, nearest, some
 
 WORKERS = 2  # threads that encode columns: each holds one as float64
-
-
-class NamedFrame(NamedTuple):
-    """The rows of one file or source. row_name: names a row, for messages."""
-
-    frame: pl.DataFrame
-    row_name: RowName
 
 
 class Prepared(NamedTuple):
@@ -47,7 +41,7 @@ def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str
     parts: the table under "all", or the splits that are given (train, and val or test or both); the others are cut
     from train. where: names the table, for messages.
     """
-    frame, row_name, given = _joined(parts)
+    frame, row_name, given = joined(parts, settings)
     check_settings(frame.columns, settings, where)
     frame, row_name, given, header_lines, rows = _with_target(frame, settings, row_name, given, where)
     y, target = learned(frame, settings, row_name, where)
@@ -142,7 +136,8 @@ def prepare_like(part: NamedFrame, encoding: Encoding) -> Prepared:
         y = np.stack([as_numbers(frame[name], kept_place).to_numpy() for name in targets], 1).astype(np.float32)
     x = encode(frame, encoding, kept_place)
     splits = {"train": np.arange(0), "val": np.arange(0), "test": np.arange(len(x))}
-    return Prepared(x, y, None, splits, encoding, {}, rows)
+    new = "; ".join(f"{name}: {note}" for name, note in unseen_levels(frame, x, encoding).items())
+    return Prepared(x, y, None, splits, encoding, {"unseen": new} if new else {}, rows)
 
 
 def has_values(frame: pl.DataFrame, columns: Sequence[str]) -> np.ndarray:
@@ -158,32 +153,6 @@ def check_columns(columns: Sequence[str], needed: Sequence[str], row_name: RowNa
             f"{row_name(0).partition(',')[0]}: there is no column {lacking[0]!r}{nearest(lacking[0], columns)}\n"
             f"  expected the columns of the run: {', '.join(needed)}"
         )
-
-
-def _joined(parts: Mapping[str, NamedFrame]) -> tuple[pl.DataFrame, RowName, dict[str, np.ndarray]]:
-    """Return all rows in one frame, a function that names a row, and the rows of each part."""
-    (name, first), *others = parts.items()
-    if not others:
-        return first.frame, first.row_name, {name: np.arange(first.frame.height)}
-    columns = first.frame.columns
-    for name, part in others:
-        if lacking := [column for column in columns if column not in part.frame.columns]:
-            raise DataError(
-                f"data.{name}: there is no column {lacking[0]!r}{nearest(lacking[0], part.frame.columns)}\n"
-                f"  expected the columns of data.train: {', '.join(columns)}"
-            )
-    frames = [part.frame.select(columns) for part in parts.values()]
-    mixed = [name for name in columns if len({str(frame.schema[name]) for frame in frames}) > 1]
-    frames = [frame.with_columns([as_texts(frame[name]) for name in mixed]) for frame in frames]
-    ends = np.cumsum([frame.height for frame in frames])
-    starts = ends - [frame.height for frame in frames]
-
-    def row_name(row: int) -> str:
-        number = int(np.searchsorted(ends, row, side="right"))
-        return list(parts.values())[number].row_name(row - int(starts[number]))
-
-    given = {name: np.arange(*span) for name, span in zip(parts, zip(starts, ends, strict=True), strict=True)}
-    return pl.concat(frames), row_name, given
 
 
 def _with_target(
