@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dlrun.data.base import SampleData
+    from dlrun.data.resident import Resident
 
     Split = tuple[np.ndarray, np.ndarray]
 
@@ -57,8 +58,11 @@ def baseline(folder: Path, as_json: bool, seed: int = 0) -> Iterator[str]:
 
 def scores(data: "SampleData", spec: Table | Columns, seed: int) -> tuple[dict[str, dict[str, float]], list[str]]:
     """The test metrics of each simple model, by its name: loss and acc, or mae and mse; and notes for the user."""
-    splits = {split: _arrays(data, split) for split in ("train", "val", "test")}
-    weights = data.resident.train_weights() if hasattr(data, "resident") else None
+    from dlrun.data.on_device import OnDevice
+
+    resident = data.resident if isinstance(data, OnDevice) else None  # a stream has none
+    splits = {split: _arrays(data, resident, split) for split in ("train", "val", "test")}
+    weights = resident.train_weights() if resident else None
     levels = getattr(spec, "levels", ())
     if not spec.classes:
         return _targets(splits, weights, levels, seed), []
@@ -70,12 +74,11 @@ def scores(data: "SampleData", spec: Table | Columns, seed: int) -> tuple[dict[s
     return _classes(splits, weights, levels, seed), [note] if unknown else []
 
 
-def _arrays(data: "SampleData", split: str) -> "Split":
+def _arrays(data: "SampleData", resident: "Resident | None", split: str) -> "Split":
     """All rows of a split, each once, in stored order; those of a stream's train split in that of an epoch."""
     import torch
 
-    is_stored = hasattr(data, "resident")
-    batches = data.resident.evaluate(split, data.eval_batch_size) if is_stored else data.batches(split)
+    batches = resident.evaluate(split, data.eval_batch_size) if resident else data.batches(split)
     x, y = (torch.cat(column).cpu().numpy() for column in zip(*(batch[:2] for batch in batches), strict=True))
     return x, y
 
