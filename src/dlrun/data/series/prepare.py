@@ -1,5 +1,6 @@
 """From the frame of a table to series: splits, encoded columns, targets and windows."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,22 +88,34 @@ def prepare(part: NamedFrame, settings: TableSettings, windows: WindowSettings, 
 
 
 def prepare_like(
-    part: NamedFrame, encoding: Encoding, settings: TableSettings, windows: WindowSettings, where: str
+    part: NamedFrame,
+    encoding: Encoding,
+    settings: TableSettings,
+    windows: WindowSettings,
+    where: str,
+    keep_splits: bool,
 ) -> Prepared:
-    """Encode series with an encoding that was learned before. All windows are the test split."""
+    """Encode series with an encoding that was learned before.
+
+    keep_splits: whether the rows are split by the settings; otherwise all windows are the test split.
+    """
     targets = encoding["targets"]
     needed = [*encoding["columns"], *(target["column"] for target in targets)]
     check_columns(part.frame.columns, needed, part.row_name)
     rows = ordered(part, settings.group, settings.time, windows.skip_gaps)
     y = targets_of(rows.frame, targets, rows.row_name)
     form = form_like(encoding, windows.stride)
-    starts, _ = starts_of(np.zeros(len(rows.ids), int), rows.breaks, _missing(y), form)
-    if not len(starts[0]):
-        raise DataError(f"{where} has no window of {form.span} steps with targets\n  expected longer series")
-    splits = {"train": starts[0][:0], "val": starts[0][:0], "test": starts[0]}
+    if keep_splits:
+        settings = replace(settings, target=tuple(target["column"] for target in targets))
+        starts, _ = _windows(rows, _splits(rows, settings, y, form), y, form, settings)
+    else:
+        found = starts_of(np.zeros(len(rows.ids), int), rows.breaks, _missing(y), form)[0][0]
+        if not len(found):
+            raise DataError(f"{where} has no window of {form.span} steps with targets\n  expected longer series")
+        starts = {"train": found[:0], "val": found[:0], "test": found}
     x = encode(rows.frame, encoding, rows.row_name)
     new = "; ".join(f"{name}: {note}" for name, note in unseen_levels(rows.frame, x, encoding).items())
-    return Prepared(x, y, splits, encoding, {"unseen": new} if new else {}, rows.ids, rows.names)
+    return Prepared(x, y, starts, encoding, {"unseen": new} if new else {}, rows.ids, rows.names)
 
 
 def form_like(encoding: Encoding, stride: int) -> Windowing:

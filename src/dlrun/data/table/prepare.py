@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -111,31 +112,37 @@ def _fitted(targets: list[dict[str, Any]], y: np.ndarray, train: np.ndarray) -> 
     return [target | moments(values[train], target["column"]) for target, values in zip(targets, y.T, strict=True)]
 
 
-def prepare_like(part: NamedFrame, encoding: Encoding) -> Prepared:
-    """Encode a table with an encoding that was learned before. All rows with a target are the test split."""
-    frame, row_name = part
+def prepare_like(
+    parts: Mapping[str, NamedFrame], settings: TableSettings, encoding: Encoding, keep_splits: bool
+) -> Prepared:
+    """Encode a table with an encoding that was learned before. Rows without a target are left out.
+
+    keep_splits: whether the rows are split by the settings; otherwise all of them are the test split.
+    """
     targets = [target["column"] for target in encoding["targets"]]
-    check_columns(frame.columns, [*encoding["columns"], *targets], row_name)
-    rows = np.flatnonzero(has_values(frame, targets))
-    if not len(rows):
+    settings = replace(settings, target=tuple(targets))
+    roles = [name for name in (settings.group, settings.time) if name and keep_splits]
+    for part in parts.values():
+        check_columns(part.frame.columns, [*encoding["columns"], *targets, *roles], part.row_name)
+    frame, row_name, given = joined(parts, settings)
+    if not has_values(frame, targets).any():
         raise DataError(f"{row_name(0)}: no row has a value of {targets[0]}, which is to be compared\n  expected some")
-    frame = frame[rows]
-
-    def kept_place(row: int) -> str:
-        return row_name(int(rows[row]))
-
+    frame, row_name, given, _, rows = _with_target(frame, settings, row_name, given, "the table")
     if labels := encoding["targets"][0].get("labels"):
         y = codes(frame[targets[0]], labels) - 1
         if (y < 0).any():
             row = int((y < 0).argmax())
             raise DataError(
-                f"{kept_place(row)}: {targets[0]} is {frame[targets[0]][row]!r}, a class that the run does not know\n"
+                f"{row_name(row)}: {targets[0]} is {frame[targets[0]][row]!r}, a class that the run does not know\n"
                 f"  expected one of: {some(list(labels), 20)}"
             )
     else:
-        y = np.stack([as_numbers(frame[name], kept_place).to_numpy() for name in targets], 1).astype(np.float32)
-    x = encode(frame, encoding, kept_place)
-    splits = {"train": np.arange(0), "val": np.arange(0), "test": np.arange(len(x))}
+        y = np.stack([as_numbers(frame[name], row_name).to_numpy() for name in targets], 1).astype(np.float32)
+    none = np.arange(0)
+    splits = {"train": none, "val": none, "test": np.arange(frame.height)}
+    if keep_splits:
+        splits = split_table(frame, settings, y, row_name, given)
+    x = encode(frame, encoding, row_name)
     new = "; ".join(f"{name}: {note}" for name, note in unseen_levels(frame, x, encoding).items())
     return Prepared(x, y, None, splits, encoding, {"unseen": new} if new else {}, rows)
 

@@ -162,8 +162,7 @@ class TableFile(Encoded):
         if self.prepared is None:
             parts, where = self._read()
             if self.is_like:
-                part = next(iter(parts.values()))
-                self.prepared = prepare_like(part, self.fitted())
+                self.prepared = prepare_like(parts, self.settings, self.fitted(), self.keeps_splits)
             else:
                 self.prepared = prepare(parts, self.settings, where)
         return self.prepared
