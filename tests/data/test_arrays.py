@@ -237,6 +237,7 @@ def test_a_run_predicts_arrays_and_rows(npz, tmp_path, monkeypatch, capsys):
     (dict(x=ROWS, y=np.zeros(60)), "y is always 0: there is nothing to learn"),
     (dict(x_train=ROWS, y_train=CLASSES, x_test=ROWS[:, :3], y_test=CLASSES), "inputs have the shapes"),
     (dict(x_test=ROWS, y_test=CLASSES), "the arrays are x_test, y_test\n  expected an .npz with x and y"),
+    (dict(x_train=ROWS, y_train=CLASSES, x_test=ROWS, y_test=CLASSES.astype(str)), "y holds texts in some splits and"),
     (dict(x_train=ROWS, y_train=CLASSES, x_val=ROWS), "some splits have targets and some have none"),
 ])  # fmt: skip
 def test_bad_arrays_are_refused(arrays, message):

@@ -305,6 +305,7 @@ def test_too_short_a_series_is_not_predicted_from(run, rows, said, tmp_path):
     ({3: {"hour": 2}}, [], "line 5: the time hour is that of another row"),
     ({3: {"hour": ""}}, [], "line 5: no value of data.time=hour"),
     ({3: {"t": "warm"}}, ["data.learn=regression"], "line 5: t is 'warm'\n  expected a number"),
+    ({0: {"t": ""}, 1: {"t": ""}, 9: {"t": "warm"}}, ["data.learn=regression"], "line 11: t is 'warm'"),
     ({3: {"wind": "inf"}}, [], "line 5: wind is 'inf'\n  expected a finite number"),
     ({i: {"t": 1} for i in range(100)}, [], "the target t is always 1"),
     ({}, ["data.window=null"], "nothing follows a whole series"),

@@ -612,6 +612,21 @@ def test_a_column_name_is_not_a_pattern(name, tmp_path):
     assert read_table(tmp_path / name, Format())[0].height == 40
 
 
+def test_empty_rows_of_a_parquet_file_count_in_messages(tmp_path):
+    rows = [
+        (None, None),
+        ("1", "a"),
+        (None, None),
+        ("2", "b"),
+        (None, None),
+        *(("3", "a") for _ in range(40)),
+        ("x", "b"),
+    ]
+    pl.DataFrame(rows, ["x", "y"], orient="row").write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="a.parquet, row 46: x is 'x'"):
+        loaded(tmp_path / "a.parquet", target="y")
+
+
 def test_headers_of_any_length_and_letters(tmp_path):
     names = [f"gene {i:030}" for i in range(9000)]  # more bytes than decide the separator
     (tmp_path / "wide.csv").write_text(",".join(["b", *names]) + "\n" + 2 * (",".join(map(str, range(9001))) + "\n"))

@@ -56,7 +56,9 @@ def prepare(part: NamedFrame, settings: TableSettings, windows: WindowSettings, 
     has = has_values(rows.frame, settings.target)
     if not has.any():
         raise DataError(f"{where}: the target {settings.target[0]} has no values\n  expected a value in most rows")
-    targets = learned(rows.frame.select(settings.target).filter(pl.Series(has)), settings, rows.row_name, where)[1]
+    known = np.flatnonzero(has)
+    found = rows.frame.select(settings.target)[known]
+    targets = learned(found, settings, lambda row: rows.row_name(int(known[row])), where)[1]
     y = targets_of(rows.frame, targets, rows.row_name)
     form = _form(rows, windows, "labels" in targets[0], where)
     splits = _splits(rows, settings, y, form)

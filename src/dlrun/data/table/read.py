@@ -25,11 +25,14 @@ GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types befor
 
 
 class ParquetTable(NamedTuple):
-    """A Parquet file."""
+    """A Parquet file. empty: its rows without a value, from 0 in order, which are left out of the frame."""
 
     path: Path
+    empty: list[int]
 
     def row_name(self, row: int) -> str:
+        for each in self.empty:
+            row += each <= row
         return f"{self.path}, row {row + 1}"
 
 
@@ -49,12 +52,13 @@ def read_table(
         start = head_of(path if content is None else content)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}\n  {EXPECTED}") from None
-    origin: Origin = ParquetTable(path)
+    origin: Origin
     if start[:4] == b"PAR1":
-        frame = _read_parquet(path, content)
+        frame, empty = _without_empty_rows(_read_parquet(path, content))
+        origin = ParquetTable(path, empty)
     else:
         origin = text_of(path, form, path if content is None else content, start)
-        frame = _read_text(origin, as_text, time)
+        frame, _ = _without_empty_rows(_read_text(origin, as_text, time))
     if not frame.width or not frame.height:
         raise DataError(f"{path} has no rows\n  expected a line of names, and lines of values below it")
     return frame, origin
@@ -83,7 +87,7 @@ def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
             frame = pl.read_parquet(path if content is None else io.BytesIO(content), glob=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} is not an intact Parquet file: {first_line(error)}\n  {EXPECTED}") from None
-    return _without_empty_rows(frame.cast({pl.Enum: pl.Categorical}))
+    return frame.cast({pl.Enum: pl.Categorical})
 
 
 def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl.DataFrame:
@@ -110,7 +114,7 @@ def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl
     frame.columns = text.names
     if frame.height and frame[:, -1].null_count():
         _check_short_rows(text)
-    return _without_empty_rows(_stripped(frame, text.form.missing))
+    return _stripped(frame, text.form.missing)
 
 
 def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame], time: str | None) -> pl.DataFrame | None:
@@ -208,12 +212,13 @@ def _without_blanks(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
     return pl.concat(parts) if is_changed else column
 
 
-def _without_empty_rows(frame: pl.DataFrame) -> pl.DataFrame:
+def _without_empty_rows(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[int]]:
+    """Return the rows that have a value, and the numbers of the others."""
     is_empty = pl.Series([True]).new_from_index(0, frame.height)
     for column in frame:  # until a row has none left that may be empty
         if not column.null_count() or not (is_empty := is_empty & column.is_null()).any():
-            return frame
-    return frame.filter(~is_empty)
+            return frame, []
+    return frame.filter(~is_empty), is_empty.arg_true().to_list()
 
 
 def _check_short_rows(text: TableText) -> None:
