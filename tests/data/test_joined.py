@@ -92,6 +92,17 @@ def test_what_is_text_in_train_is_text_in_all_files(tmp_path):
     assert data.fitted()["categories"][0]["levels"] == ["A1", "B2", "007"] and "unseen" not in data.header_lines
 
 
+def test_a_column_of_lists_in_one_file_is_refused_unless_it_is_dropped(tmp_path):
+    lists = pl.DataFrame(
+        {"a": [i + 0.5 for i in range(40)], "x": [[i] for i in range(40)], "y": [i % 2 for i in range(40)]}
+    )
+    lists.write_parquet(tmp_path / "l.parquet")
+    keys = [f"data.test={tmp_path}/l.parquet"]
+    with pytest.raises(DataError, match="data.test: the column x is of type List, and elsewhere of type String"):
+        loaded(tmp_path, *keys, train=rows("a b c d", "0 1 0 1"))
+    assert list(loaded(tmp_path, *keys, "data.drop=[x]", train=rows("a b c d", "0 1 0 1")).fitted()["columns"]) == ["a"]
+
+
 def test_values_are_levels_however_they_are_written():
     column = pl.Series(["True", "false", "1.0", "02", "2", "x", None, "1_0", "10", "nan"])
     assert codes(column, ["true", "false", "1", "2", "10"]).tolist() == [1, 2, 3, 4, 4, 0, 0, 0, 5, 0]

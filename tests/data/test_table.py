@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from datetime import datetime
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from statistics import NormalDist
 
@@ -625,6 +625,31 @@ def test_empty_rows_of_a_parquet_file_count_in_messages(tmp_path):
     pl.DataFrame(rows, ["x", "y"], orient="row").write_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match="a.parquet, row 46: x is 'x'"):
         loaded(tmp_path / "a.parquet", target="y")
+
+
+def test_types_without_numbers_or_texts_are_refused_for_every_role(tmp_path):
+    """They are left out where the config does not name them."""
+    days = [date(2024, 1, 1 + i % 3) for i in range(40)]
+    columns = {
+        "List": [[i % 3] for i in range(40)],
+        "Struct": [{"a": i % 3} for i in range(40)],
+        "Duration": [timedelta(days=1 + i % 3) for i in range(40)],
+        "Time": [time(1 + i % 3) for i in range(40)],
+        "Binary": [b"%d" % (i % 3) for i in range(40)],
+        "Date": days,
+        "x": [i % 7 + 0.5 for i in range(40)],
+        "y": [i % 2 for i in range(40)],
+    }
+    pl.DataFrame(columns).write_parquet(tmp_path / "a.parquet")
+    for kind in ("List", "Struct", "Duration"):
+        keys = [f"data.group={kind}", f"data.weights={kind}", f"++data.types.{kind}=category"]
+        for key, target in [(f"data.target={kind}", kind), *((key, "y") for key in keys)]:
+            with pytest.raises(DataError, match=rf"data\..*{kind}.*type {kind} there\n  expected"):
+                loaded(tmp_path / "a.parquet", key, target=target)
+    for kind in ("Time", "Binary", "Date"):
+        with pytest.raises(DataError, match=f"row 1: {kind} holds values of type {kind}\n  expected numbers"):
+            loaded(tmp_path / "a.parquet", f"data.weights={kind}", target="y")
+    assert list(loaded(tmp_path / "a.parquet", target="y").fitted()["columns"]) == ["Date", "x"]
 
 
 def test_headers_of_any_length_and_letters(tmp_path):

@@ -51,7 +51,7 @@ class Prepared(NamedTuple):
 
 def prepare(part: NamedFrame, settings: TableSettings, windows: WindowSettings, where: str) -> Prepared:
     """Order the rows, split them by time or by series, fit the encoding on the train split, and find the windows."""
-    check_settings(part.frame.columns, settings, where)
+    check_settings(part.frame.schema, settings, where)
     rows = ordered(part, settings.group, settings.time, windows.skip_gaps)
     has = has_values(rows.frame, settings.target)
     if not has.any():

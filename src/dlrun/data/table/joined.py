@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from dlrun.data.table.columns import RowName, as_booleans, as_numbers, as_texts
+from dlrun.data.table.columns import RowName, as_booleans, as_numbers, as_texts, is_read, type_name
 from dlrun.data.table.settings import TableSettings
 from dlrun.errors import DataError, nearest
 
@@ -40,8 +40,7 @@ def joined(
             mixed = {
                 key: (frame[name], part.row_name) for (key, part), frame in zip(parts.items(), frames, strict=True)
             }
-            is_free = name in settings.drop or name in settings.types
-            found = [as_texts(column) for column, _ in mixed.values()] if is_free else _of_one_type(mixed)
+            found = _of_one_type(mixed, name in settings.drop, name in settings.types)
             frames = [frame.with_columns(column) for frame, column in zip(frames, found, strict=True)]
     ends = np.cumsum([frame.height for frame in frames])
     starts = ends - [frame.height for frame in frames]
@@ -54,10 +53,11 @@ def joined(
     return pl.concat(frames), row_name, given
 
 
-def _of_one_type(parts: Mapping[str, tuple[pl.Series, RowName]]) -> list[pl.Series]:
+def _of_one_type(parts: Mapping[str, tuple[pl.Series, RowName]], is_dropped: bool, has_kind: bool) -> list[pl.Series]:
     """Return a column of several files that is of different types in them, as values of the first one's kind.
 
-    A file without any value has no type. Raises DataError for a value that is not of that kind.
+    A file without any value has no type. has_kind: whether the config has the column's kind; then the values are texts.
+    Raises DataError for a value that is not of that kind.
     """
     columns = [column for column, _ in parts.values()]
     name = columns[0].name
@@ -69,7 +69,15 @@ def _of_one_type(parts: Mapping[str, tuple[pl.Series, RowName]]) -> list[pl.Seri
     if all(column.dtype.is_numeric() for column in typed.values()):
         common = pl.concat([column.head(0).to_frame() for column in typed.values()], how="vertical_relaxed").dtypes[0]
         return [column.cast(common, strict=False) for column in columns]
-    if not kind.is_numeric() and kind != pl.Boolean:
+    if is_dropped:
+        return [pl.Series(name, [], pl.String).clear(len(column)) for column in columns]
+    if odd := next((key for key, column in typed.items() if not is_read(column.dtype)), None):
+        others = ", ".join(sorted({type_name(column.dtype) for key, column in typed.items() if key != odd}))
+        raise DataError(
+            f"data.{odd}: the column {name} is of type {type_name(typed[odd].dtype)}, and elsewhere of type {others}\n"
+            f"  expected one type in all files: leave it out with 'data.drop=[{name}]'"
+        )
+    if has_kind or not kind.is_numeric() and kind != pl.Boolean:
         return [as_texts(column) for column in columns]
     advice = (
         f", as in data.{first}: correct it, write 'data.missing=[...]' if it means no value, leave the column out with "

@@ -43,7 +43,7 @@ def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str
     from train. where: names the table, for messages.
     """
     frame, row_name, given = joined(parts, settings)
-    check_settings(frame.columns, settings, where)
+    check_settings(frame.schema, settings, where)
     frame, row_name, given, header_lines, rows = _with_target(frame, settings, row_name, given, where)
     y, target = learned(frame, settings, row_name, where)
     splits = split_table(frame, settings, y, row_name, given)
