@@ -98,7 +98,7 @@ def test_a_column_of_lists_in_one_file_is_refused_unless_it_is_dropped(tmp_path)
     )
     lists.write_parquet(tmp_path / "l.parquet")
     keys = [f"data.test={tmp_path}/l.parquet"]
-    with pytest.raises(DataError, match="data.test: the column x is of type List, and elsewhere of type String"):
+    with pytest.raises(DataError, match="data.test: the column x is of type List, and elsewhere of type Enum"):
         loaded(tmp_path, *keys, train=rows("a b c d", "0 1 0 1"))
     assert list(loaded(tmp_path, *keys, "data.drop=[x]", train=rows("a b c d", "0 1 0 1")).fitted()["columns"]) == ["a"]
 
