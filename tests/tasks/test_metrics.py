@@ -247,6 +247,8 @@ def test_balanced_weights():
     assert weights.tolist() == pytest.approx([100 / 3 / 90, 100 / 3 / 9, 0, 100 / 3])
     assert (weights @ torch.tensor([90.0, 9, 0, 1])).item() == pytest.approx(100), "their mean over the samples is 1"
     assert weights_of_classes({"b": 3}, None, "ab").tolist() == [1, 3] and weights_of_classes(None, None, "ab") is None
+    for labels in ("true", "false"), ("True", "False"):
+        assert weights_of_classes({True: 3}, None, labels).tolist() == [3, 1]
     with pytest.raises(UserError, match="there is no class 'cta'; did you mean 'cat'"):
         weights_of_classes({"cta": 2}, None, ("cat", "dog"))
     assert skew([100, 10], "ab") == "" and skew([101, 10], "ab") == "10 to 1 (a: 101, b: 10)"

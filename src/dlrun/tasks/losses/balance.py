@@ -90,7 +90,7 @@ def weights_of_classes(wanted: Wanted, counts: Sequence[int] | None, labels: Seq
     if wanted is None:
         return None
     if wanted != "balanced":
-        names = {str(name): float(weight) for name, weight in wanted.items()}
+        names = {_label(name, labels): float(weight) for name, weight in wanted.items()}
         for name in names:
             if name not in labels:
                 raise UserError(
@@ -108,3 +108,9 @@ def weights_of_classes(wanted: Wanted, counts: Sequence[int] | None, labels: Seq
         )
     total, present = sum(counts), sum(count > 0 for count in counts)
     return torch.tensor([total / present / count if count else 0.0 for count in counts])
+
+
+def _label(name: object, labels: Sequence[str]) -> str:
+    """The label that a key of a mapping is: YAML reads true and false as truths, in any case."""
+    word = str(name)
+    return next((label for label in labels if isinstance(name, bool) and label.lower() == word.lower()), word)
