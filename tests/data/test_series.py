@@ -300,6 +300,8 @@ def test_too_short_a_series_is_not_predicted_from(run, rows, said, tmp_path):
 
 @pytest.mark.parametrize(("change", "keys", "said"), [
     ({}, ["data.horizon=30"], "data.horizon=30 .*at most 20 rows of val follow each other\n  expected 35"),
+    ({}, ["data.window=100"], "data.window=100 .*at most 60 rows of train .*choose a smaller window"),
+    ({}, ["data.window=400"], "data.window=400 .*at most 60 rows of train .*choose a smaller window"),
     ({}, ["data.target=temp"], "data.target=temp: .* has no such column"),
     ({}, ["data.time=sky"], "data.time=sky: its values are no dates and no numbers, such as 'sun'"),
     ({3: {"hour": 2}}, [], "line 5: the time hour is that of another row"),

@@ -56,9 +56,9 @@ def prepare(part: NamedFrame, settings: TableSettings, windows: WindowSettings, 
     has = has_values(rows.frame, settings.target)
     if not has.any():
         raise DataError(f"{where}: the target {settings.target[0]} has no values\n  expected a value in most rows")
-    known = np.flatnonzero(has)
-    found = rows.frame.select(settings.target)[known]
-    targets = learned(found, settings, lambda row: rows.row_name(int(known[row])), where)[1]
+    kept = np.flatnonzero(has)
+    found = rows.frame.select(settings.target)[kept]
+    targets = learned(found, settings, lambda row: rows.row_name(int(kept[row])), where)[1]
     y = targets_of(rows.frame, targets, rows.row_name)
     form = _form(rows, windows, "labels" in targets[0], where)
     splits = _splits(rows, settings, y, form)
@@ -171,7 +171,8 @@ def _splits(rows: Rows, settings: TableSettings, y: Array, form: Windowing) -> A
     folds = settings.folds, settings.fold
     shares = shares_of(settings.split, *folds, ())
     lengths = np.bincount(rows.ids)
-    if y.ndim == 1 and len(lengths) > 1 and form.horizon == 0 or form.length == lengths.min() == lengths.max():
+    is_whole = y.ndim == 1 and form.horizon == 0 or form.length == lengths.min() == lengths.max()
+    if is_whole and len(lengths) > 1:
         firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         labels = y[firsts] if settings.stratify and y.ndim == 1 else None
         found = split_random(len(lengths), shares, *folds, labels, "series")
