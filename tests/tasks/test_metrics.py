@@ -537,7 +537,7 @@ def test_held_out_real_targets_are_written_as_in_the_file(tmp_path):
     """With the shortest digits of float32."""
     import csv
 
-    values = [f"{5000 + i % 7 / 8 + 0.87:.4f}".rstrip("0") for i in range(60)]
+    values = [f"{5000 + i % 7 * 100 + 0.87:.2f}" for i in range(60)]
     (tmp_path / "a.csv").write_text("x,y\n" + "".join(f"{i % 5},{value}\n" for i, value in enumerate(values)))
     keys = [f"data.file={tmp_path}/a.csv", "data.target=y", "data.folds=3", "trainer.epochs=1", "model.hidden=[4]"]
     train(tmp_path / "run", compose("data=table", "model=mlp", *keys), finish=True)
