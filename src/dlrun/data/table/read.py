@@ -240,11 +240,18 @@ def _check_short_rows(text: TableText) -> None:
 
 
 def _check_records(text: TableText) -> None:
-    count = len(text.names)
+    if line := text.unclosed():
+        raise DataError(
+            f'{text.path}, line {line}: a quote (") is not closed before the file ends\n'
+            "  expected values in two quotes; a quote in a value is written twice"
+        )
+    count, before = len(text.names), int(text.form.header)
     for line, cells in text.records():
+        first, before = before + 1, line
         if len(cells) != count and any(cell.strip() for cell in cells):
+            where = f"line {line}" if first == line else f"lines {first} to {line}, which a quote joins"
             raise DataError(
-                f"{text.path}, line {line}: {counted(len(cells), 'value')}, but the table has {count} columns\n"
+                f"{text.path}, {where}: {counted(len(cells), 'value')}, but the table has {count} columns\n"
                 f"  expected {count} values, separated by {text.form.separator!r} (data.separator)"
             )
 
