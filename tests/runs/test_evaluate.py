@@ -9,7 +9,6 @@ import pytest
 import torch
 from finished_runs import trained
 
-import dlrun
 from dlrun.runs.cli import main
 from dlrun.train.finished import FinishedRun
 
@@ -91,17 +90,6 @@ def test_a_split_beside_on_is_refused(of_table, tmp_path, monkeypatch, capsys):
     code, _, err = command(monkeypatch, capsys, "evaluate", of_table, "--on", new, "split=test")
     assert code == 2 and "split=test: --on evaluates all samples\n  expected no split, or data.file=FILE" in err
     assert command(monkeypatch, capsys, "evaluate", of_table, "--on", new, "split=all")[0] == 0
-
-
-def test_frames_are_encoded_as_in_the_run(of_table, tmp_path, monkeypatch, capsys):
-    """Not by their own means: the figures are those of a file with the same rows."""
-    import polars as pl
-
-    rows = table(50, shift=3)
-    frame = pl.DataFrame({name: [row[i] for row in rows] for i, name in enumerate("txy")})
-    found = dlrun.load(of_table).evaluate(x=frame)
-    on = metrics(monkeypatch, capsys, of_table, "--on", write(tmp_path / "new.csv", rows))
-    assert found == pytest.approx(on, rel=1e-6)
 
 
 def test_a_split_of_other_arrays_has_the_classes_and_the_scale_of_the_run(tmp_path, monkeypatch, capsys):

@@ -44,7 +44,8 @@ def _of_samples(run: "Run", x: Any, y: Any) -> "Data":
         frame = as_polars(x) if y is None else with_targets(as_polars(x), y, target, "x")
         section |= {"source": Frames({"all": frame})} | dict.fromkeys(("file", "train", "val", "test"))
         table = cast("TableFile", build(section))
-        table.load_like(finished.data.fitted(), device)
+        table.restore(finished.data.fitted(), device)
+        table.load(device)
         return table
     if not isinstance(finished.data, ArraySet):
         raise UserError(

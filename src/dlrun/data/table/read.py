@@ -28,7 +28,7 @@ class ParquetTable(NamedTuple):
     """A Parquet file. empty: its rows without a value, from 0 in order, which are left out of the frame."""
 
     path: Path
-    empty: list[int]
+    empty: tuple[int, ...] = ()
 
     def row_name(self, row: int) -> str:
         for each in self.empty:
@@ -52,13 +52,14 @@ def read_table(
         start = head_of(path if content is None else content)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}\n  {EXPECTED}") from None
-    origin: Origin
+    origin: Origin = ParquetTable(path)
     if start[:4] == b"PAR1":
-        frame, empty = _without_empty_rows(_read_parquet(path, content))
-        origin = ParquetTable(path, empty)
+        frame = _read_parquet(path, content)
+        if (is_empty := _is_empty(frame)) is not None:
+            frame, origin = frame.filter(~is_empty), ParquetTable(path, tuple(is_empty.arg_true()))
     else:
         origin = text_of(path, form, path if content is None else content, start)
-        frame, _ = _without_empty_rows(_read_text(origin, as_text, time))
+        frame = _read_text(origin, as_text, time)
     if not frame.width or not frame.height:
         raise DataError(f"{path} has no rows\n  expected a line of names, and lines of values below it")
     return frame, origin
@@ -114,7 +115,8 @@ def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl
     frame.columns = text.names
     if frame.height and frame[:, -1].null_count():
         _check_short_rows(text)
-    return _stripped(frame, text.form.missing)
+    frame = _stripped(frame, text.form.missing)
+    return frame if (is_empty := _is_empty(frame)) is None else frame.filter(~is_empty)
 
 
 def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame], time: str | None) -> pl.DataFrame | None:
@@ -212,13 +214,13 @@ def _without_blanks(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
     return pl.concat(parts) if is_changed else column
 
 
-def _without_empty_rows(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[int]]:
-    """Return the rows that have a value, and the numbers of the others."""
+def _is_empty(frame: pl.DataFrame) -> pl.Series | None:
+    """Whether rows have no value at all; None if all of them have one."""
     is_empty = pl.Series([True]).new_from_index(0, frame.height)
     for column in frame:  # until a row has none left that may be empty
         if not column.null_count() or not (is_empty := is_empty & column.is_null()).any():
-            return frame, []
-    return frame.filter(~is_empty), is_empty.arg_true().to_list()
+            return None
+    return is_empty
 
 
 def _check_short_rows(text: TableText) -> None:
