@@ -181,12 +181,13 @@ def test_whole_series_are_in_folds(tmp_path):
     for fold in range(3):
         keys = ["data.target=kind", "data.series=id", "data.window=null", "data.folds=3", f"data.fold={fold}"]
         data = loaded(path, *keys)
-        assert not set(data.places("val")) & set(data.places("train"))
-        held += data.places("val")
-    assert len(set(held)) == len(held) == 16 and {f"s{i}" for i in range(20)} == {*held, *data.places("test")}
+        assert not set(data.origins("val")) & set(data.origins("train"))
+        held += data.origins("val")
+    assert len(set(held)) == len(held) == 16 and {f"s{i}" for i in range(20)} == {*held, *data.origins("test")}
     windows = loaded(path, "data.target=kind", "data.series=id", "data.window=3", "data.folds=3")
-    assert {place.partition(",")[0] for place in windows.places("val")} == set(held[: len(windows.places("val")) // 2])
-    assert windows.places("val")[0].endswith(", step 0") and windows.places("val")[1].endswith(", step 1")
+    origins = windows.origins("val")
+    assert {origin.partition(",")[0] for origin in origins} == set(held[: len(origins) // 2])
+    assert origins[0].endswith(", step 0") and origins[1].endswith(", step 1")
     with pytest.raises(UserError, match="data.folds=3: these series are split by time.*\n  expected data.folds=0"):
         loaded(path, "data.target=x", "data.series=id", "data.window=1", "data.horizon=1", "data.folds=3")
 

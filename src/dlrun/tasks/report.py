@@ -138,7 +138,7 @@ def _probability_figures(y: Tensor, best: Tensor, p: Tensor, labels: Sequence[st
 
 def out_of_fold(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> str:
     """Return the predictions for val as CSV, a row per sample: where it is in the data, target, prediction."""
-    places = getattr(data, "places", lambda split: range(data.size(split)))("val")
+    origins = getattr(data, "origins", lambda split: range(data.size(split)))("val")
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     labels, names = labels_of(data, spec), list(getattr(spec, "target_names", ()))
@@ -153,8 +153,8 @@ def out_of_fold(predict: Function, decide: Function, data: SampleData, spec: Lea
             texts = [[labels[true], labels[best]] for true, best in zip(targets, predicted, strict=True)]
         else:
             texts = targets
-        rows = zip(places[first : first + len(y)], texts, p.cpu().numpy(), strict=True)
-        writer.writerows([place, *text, *map(str, values)] for place, text, values in rows)
+        rows = zip(origins[first : first + len(y)], texts, p.cpu().numpy(), strict=True)
+        writer.writerows([origin, *text, *map(str, values)] for origin, text, values in rows)
         first += len(y)
     return text.getvalue()
 

@@ -165,7 +165,7 @@ class ImageFolder:
         """Return the labels of a split, in the order of `files`."""
         return self.storage.targets(split)
 
-    def places(self, split: str) -> list[str]:
+    def origins(self, split: str) -> list[str]:
         """Return the samples' file names, in the order of `targets`."""
         return self.files(split)
 

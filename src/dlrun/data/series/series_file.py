@@ -141,7 +141,7 @@ class SeriesFile(Encoded):
         self.resident: ResidentWindows = ResidentWindows(values, targets, starts, self._form(), device)
         self.header_lines = {"learns": self._learns()} | header_lines
 
-    def places(self, split: str) -> list[str]:
+    def origins(self, split: str) -> list[str]:
         """Return the series of each window and, unless it is whole, the step at which it starts, from 0."""
         starts = self.resident.rows[split].cpu().numpy()
         ids = np.searchsorted(self.firsts, starts, side="right") - 1

@@ -119,7 +119,7 @@ class TableFile(Encoded):
         self.resident = Resident(Arrays(x, y, x[:0], y[:0]), splits, device, lambda x, random: x, weights)
         self.header_lines = {"learns": self._learns()} | header_lines
 
-    def places(self, split: str) -> list[int]:
+    def origins(self, split: str) -> list[int]:
         """Return the samples' rows in the table, from 0, in the order of `targets`. Rows without a target count."""
         return self.rows[self.resident.rows[split].cpu().numpy()].tolist()
 
