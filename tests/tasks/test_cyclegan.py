@@ -17,7 +17,7 @@ from dlrun.config.build import build
 from dlrun.data.base import Arrays
 from dlrun.errors import ConfigError, DataError, PairingError, UserError
 from dlrun.models.cyclegan import Cycle, cyclegan
-from dlrun.output.drawing import render
+from dlrun.output.figures import render
 from dlrun.spec import Image
 from dlrun.tasks.generative.cyclegan import Cyclegan, colourfulness, correlation, domains, luminance
 

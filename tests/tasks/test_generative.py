@@ -21,7 +21,7 @@ from dlrun.models.attention import SelfAttention
 from dlrun.models.autoencoder import adversarial_autoencoder, autoencoder, conv_autoencoder, halvings, vae
 from dlrun.models.gan import Pair, gan
 from dlrun.models.mlp import mlp
-from dlrun.output.drawing import render
+from dlrun.output.figures import render
 from dlrun.spec import Image, Table
 from dlrun.tasks.generative.adversarial_autoencoder import AdversarialAutoencoder
 from dlrun.tasks.generative.autoencoder import Autoencoder

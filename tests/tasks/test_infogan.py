@@ -14,7 +14,7 @@ from toys import Batches, learn, seeded
 
 from dlrun.errors import ConfigError, PairingError, UserError
 from dlrun.models.infogan import infogan, uniform
-from dlrun.output.drawing import render
+from dlrun.output.figures import render
 from dlrun.spec import Image
 from dlrun.tasks.generative.infogan import Infogan
 from dlrun.tasks.generative.matching import clustering_accuracy, matched, purity

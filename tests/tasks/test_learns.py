@@ -14,7 +14,7 @@ from dlrun.config.build import build
 from dlrun.errors import UserError
 from dlrun.models.linear import linear
 from dlrun.models.mlp import mlp
-from dlrun.output.drawing import render
+from dlrun.output.figures import render
 from dlrun.output.plots import confusion_matrix
 from dlrun.spec import Columns, Image, Series, Spec, Table, Tokens
 

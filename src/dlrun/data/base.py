@@ -145,7 +145,7 @@ class EnvData(Data, Protocol):
 
 
 @dataclass(frozen=True)
-class Draw:
+class AugmentContext:
     """The inputs of random changes to a chunk of train samples.
 
     random: a generator. seed, epoch: the run's. rows: (B,), the samples' positions in the data.

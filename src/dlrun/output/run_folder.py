@@ -196,7 +196,7 @@ class RunFolder:
         """Write the parts of a report that do not belong in the summary; return the rest.
 
         "files" (texts by file name) are written at once, and large matrices as <name>.npz. "figures", "lines" and
-        "videos" are kept for `draw` (output/plot_files.py).
+        "videos" are kept for `write_plots` (output/plot_files.py).
         """
         for name, text in report.pop("files", {}).items():
             write_whole(self.folder / name, text)
@@ -213,9 +213,9 @@ class RunFolder:
         numpy.savez_compressed(self.folder / f"{name}.npz", **arrays)
         return f"{name}.npz"
 
-    def draw(self, global_step: int, labels: Sequence[str] = ()) -> None:
+    def write_plots(self, global_step: int, labels: Sequence[str] = ()) -> None:
         """Write plots/. labels: names of the classes."""
-        self.plots.draw(global_step, labels)
+        self.plots.write(global_step, labels)
 
     def close(self) -> None:
         """Close the log, the metrics and TensorBoard's writer."""

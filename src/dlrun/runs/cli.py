@@ -166,10 +166,10 @@ def _importance(args: argparse.Namespace) -> Iterable[str]:
 
 def _draw(args: argparse.Namespace) -> Iterable[str]:
     """Draw the plots of a finished run from its folder and its data."""
-    from dlrun.train.drawing import draw_finished
+    from dlrun.train.plotting import plot_finished
 
     folder = _folder(args.run, args)
-    return [f"{folder / 'plots' / name}" for name in draw_finished(folder)]
+    return [f"{folder / 'plots' / name}" for name in plot_finished(folder)]
 
 
 def _report(args: argparse.Namespace) -> Iterable[str]:

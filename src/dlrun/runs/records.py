@@ -35,7 +35,7 @@ def write_figures(figures: dict[str, Callable], folder: Path, stem: str = "") ->
     """Write <stem>_<name>.png for each figure, whole or not at all, and yield the paths."""
     from PIL.Image import fromarray
 
-    from dlrun.output.drawing import render
+    from dlrun.output.figures import render
 
     _make(folder)
     for name, make in figures.items():

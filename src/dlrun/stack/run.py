@@ -36,7 +36,7 @@ from dlrun.sweep.stacks import DECLINED, Verdict, halves, parse, stack_folder, w
 from dlrun.sweep.state import State, load_state
 from dlrun.system.machine import keep_threads
 from dlrun.system.signals import Signals
-from dlrun.train.drawing import draw_finished
+from dlrun.train.plotting import plot_finished
 from dlrun.train.session import Session
 from dlrun.train.start import locked, write_config
 
@@ -126,7 +126,7 @@ def draw_best(folders: Sequence[Path]) -> None:
         if best.get("value") is not None and summary.get("status") == "finished" and isinstance(scores, dict):
             scored.append((best["value"] * (1 if scores.get(best["metric"]) == "max" else -1), folder))
     if scored:
-        draw_finished(max(scored, key=lambda pair: pair[0])[1])
+        plot_finished(max(scored, key=lambda pair: pair[0])[1])
 
 
 def decline(sweep: Path, number: int, verdict: Verdict) -> NoReturn:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.data.base import Batch, SampleData, pixel_statistics
-from dlrun.output.drawing import new_figure
+from dlrun.output.figures import new_figure
 from dlrun.system.device import exact_dtype
 
 if TYPE_CHECKING:

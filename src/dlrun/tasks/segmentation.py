@@ -17,7 +17,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
-from dlrun.output.drawing import drawable
+from dlrun.output.figures import drawable
 from dlrun.spec import Mask
 from dlrun.system.device import Device, exact_dtype
 from dlrun.tasks.base import Metrics, SampleTask

@@ -70,7 +70,7 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
             position.rows = new[first][0] + len(rows)
             position.write()
             last = int(rows[-1]["step"] or 0)
-            tracker.log([(int(row["step"] or 0), _finite(row)) for row in rows])
+            tracker.log([(int(row["step"] or 0), _metrics(row)) for row in rows])
         if not run.is_running:
             break
         time.sleep(EVERY)
@@ -135,7 +135,8 @@ class _Lines:
         return lines
 
 
-def _finite(row: dict[str, Any]) -> dict[str, float]:
+def _metrics(row: dict[str, Any]) -> dict[str, float]:
+    """The finite values of a row, which are all that a tracker takes."""
     return {key: float(v) for key, v in row.items() if key != "step" and v is not None and math.isfinite(v)}
 
 

@@ -22,8 +22,8 @@ from dlrun.train.assemble import assemble
 from dlrun.train.best import make_best
 from dlrun.train.board_inputs import add_inputs
 from dlrun.train.data_state import data_state
-from dlrun.train.drawing import draw
 from dlrun.train.engine import Outcome, fit
+from dlrun.train.plotting import plot
 from dlrun.train.results import load_best, measure_test, results
 from dlrun.train.state import Training
 from dlrun.train.texts import facts, final_table, header
@@ -213,7 +213,7 @@ class Session:
         run.write_summary("running", **found)  # drawing may fail or take long; the results are safe before it
         if is_drawn:
             epoch = best.epoch if best and best.score is not None else None
-            draw(run, self.task, self.data, best.metric if best else None, epoch, clock.global_step)
+            plot(run, self.task, self.data, best.metric if best else None, epoch, clock.global_step)
         run.board.add_scalars({run.axis: clock.global_step} | {f"test/{name}": value for name, value in test.items()})
         run.sync()  # a summary that reads "finished" must find every file complete
         run.write_summary("finished", **found)

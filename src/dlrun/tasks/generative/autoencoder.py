@@ -21,7 +21,7 @@ from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
-from dlrun.tasks.generative.latent import draw, latent_figures
+from dlrun.tasks.generative.latent import apply_in_chunks, latent_figures
 from dlrun.tasks.generative.pca import components, project
 from dlrun.tasks.images import first_inputs, image_figure, means, rescaled, sheets, side_by_side
 from dlrun.types import NonNegative
@@ -99,7 +99,7 @@ class Autoencoder(SampleTask):
     def predict(self, batch: Tensor) -> Tensor:
         """Reconstruct images (B, C, H, W) in [0, 1], or decode codes (B, latent) to such images."""
         net = self.evaluated()
-        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.device)
+        out = apply_in_chunks(net if batch.dim() == 4 else net.decoder, batch, self.device)
         return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.generative.adversarial import frozen
 from dlrun.tasks.generative.gan import least_squares_critic
-from dlrun.tasks.generative.latent import draw
+from dlrun.tasks.generative.latent import apply_in_chunks
 from dlrun.tasks.generative.quality import SAMPLES, sliced_wasserstein
 from dlrun.tasks.images import first_inputs, grid, image_figure, rescaled
 from dlrun.types import NonNegative, Size
@@ -129,8 +129,8 @@ class Cyclegan(SampleTask):
         values: list[dict[str, list[Tensor]]] = [{}, {}]
         for batch in rescaled(data.batches(split), data, -1.0, 1.0):
             for here, there, x in domains(batch):
-                fake = draw(to[there], x, self.device)
-                cycle = (draw(to[here], fake, self.device) - x).abs().flatten(1).mean(1) / 2
+                fake = apply_in_chunks(to[there], x, self.device)
+                cycle = (apply_in_chunks(to[here], fake, self.device) - x).abs().flatten(1).mean(1) / 2
                 found = {"cycle_mae": cycle, "luminance_corr": correlation(luminance(x), luminance(fake)), "real": x}
                 found |= {"colour": colourfulness(x)} if self.is_colour else {}
                 for name, value in found.items():
@@ -155,7 +155,7 @@ class Cyclegan(SampleTask):
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
         """Translate images (B, C, H, W) in [0, 1] into both domains: (B, C, H, 2 W), the first domain on the left."""
-        both = [draw(to, 2 * batch - 1, self.device) for to in self.evaluated()]
+        both = [apply_in_chunks(to, 2 * batch - 1, self.device) for to in self.evaluated()]
         return ((torch.cat(both, 3) + 1) / 2).clamp(0, 1)
 
     @torch.no_grad()
@@ -165,8 +165,8 @@ class Cyclegan(SampleTask):
         for here, there in ((0, 1), (1, 0)):
             batches = rescaled(data.batches(split), data, -1.0, 1.0)
             x = first_inputs(((x[y == here], y) for x, y in batches), self.num_samples)
-            fake = draw(to[there], x, self.device)
-            rows = torch.cat((x, fake, draw(to[here], fake, self.device)))
+            fake = apply_in_chunks(to[there], x, self.device)
+            rows = torch.cat((x, fake, apply_in_chunks(to[here], fake, self.device)))
             sheets[f"from_{here}"] = grid((rows + 1) / 2, len(x))
         return sheets
 

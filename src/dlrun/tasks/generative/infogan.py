@@ -23,7 +23,7 @@ from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.generative.gan import Gan
-from dlrun.tasks.generative.latent import draw, noise
+from dlrun.tasks.generative.latent import apply_in_chunks, noise
 from dlrun.tasks.generative.matching import clustering_accuracy, matched, purity
 from dlrun.tasks.generative.quality import ClassifierLoader
 from dlrun.tasks.images import grid, image_figure, rescaled
@@ -90,7 +90,7 @@ class Infogan(Gan):
         """The category (N,) in which Q sorts each image of a split, and its class (N,)."""
         critic, k = self.net.critic.eval(), self.net.categories
         found = [
-            (draw(critic, x, self.device)[:, 1 : 1 + k].argmax(1), y)
+            (apply_in_chunks(critic, x, self.device)[:, 1 : 1 + k].argmax(1), y)
             for x, y in rescaled(data.batches(split), data, -1.0, 1.0)
         ]
         return torch.cat([category for category, _ in found]), torch.cat([y for _, y in found])
@@ -130,7 +130,7 @@ class Infogan(Gan):
         codes |= {f"code_{i + 1}": self.codes(SWEPT, 2, i) for i in range(self.net.codes)}
         columns = {name: len(z) // self.net.categories for name, z in codes.items()}
         net = self.evaluated()
-        return {name: grid((draw(net, z, self.device) + 1) / 2, columns[name]) for name, z in codes.items()}
+        return {name: grid((apply_in_chunks(net, z, self.device) + 1) / 2, columns[name]) for name, z in codes.items()}
 
     def report(self, data: SampleData) -> dict[str, object]:
         """Sheets of all codes; with classes, test images by category, and the categories matched with classes."""

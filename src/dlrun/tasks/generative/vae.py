@@ -22,7 +22,7 @@ from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
-from dlrun.tasks.generative.latent import draw, latent_figures, noise
+from dlrun.tasks.generative.latent import apply_in_chunks, latent_figures, noise
 from dlrun.tasks.generative.quality import ClassifierLoader, Quality
 from dlrun.tasks.images import (
     first_inputs,
@@ -146,7 +146,7 @@ class Vae(SampleTask):
     def predict(self, batch: Tensor) -> Tensor:
         """Reconstruct images (B, C, H, W) in [0, 1] from their mean codes, or decode codes (B, latent) to images."""
         net = self.evaluated()
-        out = draw(net.decoder if batch.dim() == 2 else lambda x: net.decoder(net(x)[0]), batch, self.device)
+        out = apply_in_chunks(net.decoder if batch.dim() == 2 else lambda x: net.decoder(net(x)[0]), batch, self.device)
         return (torch.sigmoid(out) if self.bernoulli else out).clamp(0, 1)
 
     def _samples(self, count: int, seed: int) -> Tensor:

@@ -24,7 +24,7 @@ from dlrun.data.base import EnvData
 from dlrun.errors import UserError
 from dlrun.models.policy import ValueTable
 from dlrun.optim.update import Update
-from dlrun.output.drawing import ink, new_figure, short
+from dlrun.output.figures import ink, new_figure, short
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
@@ -179,7 +179,9 @@ class Tabular(RLTask[Episodes | Transitions]):
         with torch.no_grad():
             q = self.action_values(torch.eye(self.spec.features, device=self.device.torch_device))
         if transitions.shape:
-            results["figures"] = {name: partial(draw, q, transitions, name == "policy") for name in ("value", "policy")}
+            results["figures"] = {
+                name: partial(policy_figure, q, transitions, name == "policy") for name in ("value", "policy")
+            }
         return results | {"values": [[round(value, 4) for value in row] for row in q.tolist()]}
 
 
@@ -197,7 +199,7 @@ def read_transitions(table: list, shape: tuple[int, int] | None, device: torch.d
     return Transitions(rewards.to(device), after.to(device), reached, shape)
 
 
-def draw(q: Tensor, transitions: Transitions, arrows: bool) -> "Figure":
+def policy_figure(q: Tensor, transitions: Transitions, arrows: bool) -> "Figure":
     """Draw the best values over the grid, with their numbers or with arrows for the best actions."""
     rows, columns = transitions.shape or (1, len(q))
     best, after = q.max(1).values.cpu(), transitions.after.cpu()
