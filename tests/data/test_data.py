@@ -228,7 +228,7 @@ def test_images_are_normalised_by_mean_and_std():
     arrays = random_images()
     mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.4]
     data = images(arrays, mean=mean, std=std)
-    assert data.resident.x["fit"].dtype == data.resident.x["test"].dtype == torch.uint8
+    assert data.resident.x["train_arrays"].dtype == data.resident.x["test"].dtype == torch.uint8
     assert "as uint8" in data.describe()
     pixels = np.concatenate([arrays.x_train, arrays.x_test]) / 255
     plain = torch.from_numpy((pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))).float()

@@ -101,7 +101,7 @@ def test_windows_are_gathered_from_the_rows(tmp_path):
     assert np.array_equal(y, np.stack([values[i + 5 : i + 8] for i in range(80, 93)]))
     mean, std = values[:60].astype(np.float64).mean(), values[:60].astype(np.float64).std(ddof=1)
     assert np.allclose(x[:, :, 0], np.stack([(values[i : i + 5] - mean) / std for i in range(80, 93)]), atol=1e-5)
-    assert data.resident.x["fit"].shape == (100, 3) and data.resident.y["fit"].shape == (100, 1)
+    assert data.resident.x["train_arrays"].shape == (100, 3) and data.resident.y["train_arrays"].shape == (100, 1)
 
 
 def test_statistics_come_from_the_train_split_only(tmp_path):
@@ -279,7 +279,7 @@ def test_a_run_forecasts_the_values_after_a_file(run, tmp_path, monkeypatch, cap
     expected = rebuilt.task.predict(window[None])[0].tolist()
     assert [record[f"output t +{i}"] for i in (1, 2, 3)] == pytest.approx(expected, rel=1e-5)
     whole = loaded(run.parent / "weather.csv", *WEATHER)  # encoded alike, whatever else is in the file
-    assert torch.allclose(window, whole.resident.x["fit"][145:150], atol=1e-6)
+    assert torch.allclose(window, whole.resident.x["train_arrays"][145:150], atol=1e-6)
     own = json.loads(command(monkeypatch, capsys, "evaluate", run, "--json"))["metrics"]
     test = write(tmp_path / "test.csv", weather(200)[160:])
     found = json.loads(command(monkeypatch, capsys, "evaluate", run, "--on", test, "--json"))["metrics"]

@@ -199,7 +199,7 @@ def test_metrics_of_pixels():
     hits, either = ((best == 2) & (y == 2)).sum(), (best == 2).sum() + (y == 2).sum()
     assert found["f1_2"] == pytest.approx((2 * hits / either).item())
     later = make(Echo(), spec, metrics=calls)
-    later.restore(task.fitted())
+    later.load_extra_state(task.extra_state())
     assert later.evaluate(data, "test") == found and "balanced_acc" in found
     with pytest.raises(
         UserError, match="task.metrics=auroc needs the probabilities of all pixels.*\n  expected acc, bal"

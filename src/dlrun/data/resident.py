@@ -45,13 +45,14 @@ class Resident:
         weights: np.ndarray | None = None,
     ) -> None:
         self.x, self.y = {}, {}
-        for pool, (x, y) in {"fit": (arrays.x_train, arrays.y_train), "test": (arrays.x_test, arrays.y_test)}.items():
+        pools = {"train_arrays": (arrays.x_train, arrays.y_train), "test": (arrays.x_test, arrays.y_test)}
+        for pool, (x, y) in pools.items():
             self.x[pool], self.y[pool] = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
         self.rows = {name: torch.from_numpy(rows).to(device) for name, rows in splits.items()}
-        self.pools = dict.fromkeys(splits, "fit") | {"test": "fit" if "test" in splits else "test"}
+        self.pools = dict.fromkeys(splits, "train_arrays") | {"test": "train_arrays" if "test" in splits else "test"}
         self.rows.setdefault("test", torch.arange(len(arrays.x_test), device=device))
         self.device, self.prepare = device, prepare
-        self.sample_values = self.x["fit"][:1].numel()  # numbers per sample
+        self.sample_values = self.x["train_arrays"][:1].numel()  # numbers per sample
         self.weights = None if weights is None else torch.from_numpy(weights).to(device)
 
     def size(self, split: str) -> int:
@@ -63,7 +64,7 @@ class Resident:
         return self.targets_at(self.pools[split], self.rows[split])
 
     def targets_at(self, pool: str, rows: Tensor) -> Tensor:
-        """Return the targets of the samples at these rows of the arrays "fit" or "test"."""
+        """Return the targets of the samples at these rows of the arrays "train_arrays" or "test"."""
         return self.y[pool].index_select(0, rows)
 
     def digest(self) -> str:
@@ -79,9 +80,8 @@ class Resident:
 
     def describe(self) -> str:
         stored = sum(t.nbytes for t in (*self.x.values(), *self.y.values()))
-        return (
-            f"resident on {self.device}, {stored / 2**20:.1f} MB as {str(self.x['fit'].dtype).removeprefix('torch.')}"
-        )
+        kind = str(self.x["train_arrays"].dtype).removeprefix("torch.")
+        return f"resident on {self.device}, {stored / 2**20:.1f} MB as {kind}"
 
     def train(self, batch_size: int, sampler: Sampler, seed: int, epoch: int, first: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch `first` on. The last one may be smaller. sampler: see orders.py."""
@@ -89,7 +89,7 @@ class Resident:
         order = rows[epoch_order(len(rows), partial(self.targets, "train"), sampler, seed, epoch).to(self.device)]
         for start, chunk, skip in chunks(order, self.sample_values, batch_size, first):
             context = AugmentContext(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk)
-            columns: tuple[Tensor, ...] = self._gather("fit", chunk, context)
+            columns: tuple[Tensor, ...] = self._gather("train_arrays", chunk, context)
             if self.weights is not None:  # a third column, for tasks that weigh samples
                 columns = (*columns, self.weights.index_select(0, chunk))
             batches = zip(*(column.split(batch_size) for column in columns), strict=True)

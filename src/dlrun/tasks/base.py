@@ -83,12 +83,12 @@ class Task(Generic[DataT, BatchT]):
     def prepare(self, data: DataT) -> None:
         """Look at the train split, which has been read, before a run starts or resumes."""
 
-    def fitted(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return the values besides the weights that predictions need, such as a threshold. Checkpoints hold them."""
         return {}
 
-    def restore(self, fitted: dict[str, Any]) -> None:
-        """Take what `fitted` returned. Raises ValueError if it has another form."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take what `extra_state` returned. Raises ValueError if it has another form."""
 
     def steps(self, data: DataT) -> int:
         """Number of batches in an epoch."""

@@ -83,13 +83,13 @@ class Segment(SampleTask):
         """Count the pixels of the classes. Raises UserError if task.class_weights does not fit them."""
         device = self.device.torch_device
         counts, self.class_weights, self.header_lines = balance_of(data, self.spec, self.wanted_weights, device)
-        self.restore({"class_counts": counts})
+        self.load_extra_state({"class_counts": counts})
 
-    def fitted(self) -> dict[str, Any]:
-        return self.scoring.fitted()
+    def extra_state(self) -> dict[str, Any]:
+        return self.scoring.extra_state()
 
-    def restore(self, fitted: dict[str, Any]) -> None:
-        self.scoring.restore(fitted)
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.scoring.load_extra_state(state)
         self.scores |= self.scoring.scores()
 
     def steps(self, data: SampleData) -> int:

@@ -108,17 +108,17 @@ class Supervised(SampleTask):
         self.scoring.chooses = True
         device = self.device.torch_device
         counts, self.class_weights, self.header_lines = balance_of(data, self.spec, self.wanted_weights, device)
-        self.restore(self.scoring.fitted() | {"class_counts": counts})
+        self.load_extra_state(self.scoring.extra_state() | {"class_counts": counts})
 
     @property
     def threshold(self) -> float | None:
         return self.scoring.decision.threshold if self.spec.classes == 2 else None
 
-    def fitted(self) -> dict[str, Any]:
-        return self.scoring.fitted()
+    def extra_state(self) -> dict[str, Any]:
+        return self.scoring.extra_state()
 
-    def restore(self, fitted: dict[str, Any]) -> None:
-        self.scoring.restore(fitted)
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.scoring.load_extra_state(state)
         self.scores |= self.scoring.scores()
 
     def steps(self, data: SampleData) -> int:

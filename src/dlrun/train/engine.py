@@ -149,7 +149,7 @@ def end_epoch(
         state = snapshot(
             {
                 "state_dict": task.best_state(),
-                "fitted": task.fitted(),
+                "fitted": task.extra_state(),
                 "metrics": row,
                 "best": best.state_dict() if best else None,
                 "clock": clock.state_dict(),

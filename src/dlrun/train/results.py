@@ -17,7 +17,7 @@ def load_best(training: Training) -> None:
     state = training.best_state or checkpoints.load("best", training.run.id)
     try:
         training.task.load_best_state(state["state_dict"])
-        training.task.restore(state.get("fitted", {}))
+        training.task.load_extra_state(state.get("fitted", {}))
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the best epoch's weights in {checkpoints.folder / 'best.ckpt'} do not fit this model: {error}\n"

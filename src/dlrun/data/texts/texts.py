@@ -93,8 +93,8 @@ class Texts(OnDevice):
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError if it does not match the spec."""
         corpus, splits, ids = self._read()
-        fit, test = np.arange(corpus.num_train), np.arange(corpus.num_train, len(corpus.labels))
-        x_train, x_test = (pad(corpus, ids, rows, *self.layout) for rows in (fit, test))
+        train, test = np.arange(corpus.num_train), np.arange(corpus.num_train, len(corpus.labels))
+        x_train, x_test = (pad(corpus, ids, rows, *self.layout) for rows in (train, test))
         labels = np.array(corpus.labels)
         arrays = Arrays(x_train, labels[: corpus.num_train], x_test, labels[corpus.num_train :])
         self.resident = Resident(arrays, splits, device, lambda x, random: x)
