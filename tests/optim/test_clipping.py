@@ -27,14 +27,14 @@ def test_the_global_norm_is_measured_before_clipping():
     assert clip_gradients(params, 0.1, 0.1, None) is None
 
 
-@pytest.mark.parametrize("pieces", [1, 2])
-def test_the_task_reports_the_gradient_norm(pieces):
+@pytest.mark.parametrize("grad_accum_steps", [1, 2])
+def test_the_task_reports_the_gradient_norm(grad_accum_steps):
     with seeded():
         net, x, y = linear(SPEC, init="torch", bias=True), torch.randn(6, 3), torch.tensor([0, 1, 2, 3, 0, 1])
     torch.nn.functional.cross_entropy(net(x), y).backward()
     expected = torch.cat([p.grad.flatten() for p in net.parameters()]).norm()
     net.zero_grad()
-    task = make_task(net, SPEC, "sgd", lr=0.0, task=dict(grad_accum_steps=pieces))
+    task = make_task(net, SPEC, "sgd", lr=0.0, task=dict(grad_accum_steps=grad_accum_steps))
     assert "grad_norm" not in task.step((x, y), Clock(0, 1, 1))
     task.update.clip, task.update.clips = (None, None, 0.1), True
     torch.testing.assert_close(task.step((x, y), Clock(0, 1, 1))["grad_norm"], expected)

@@ -118,12 +118,12 @@ def test_xor_needs_a_hidden_layer():
 # The step
 
 
-@pytest.mark.parametrize("pieces", [2, 3, 5, 14, 99])
+@pytest.mark.parametrize("grad_accum_steps", [2, 3, 5, 14, 99])
 @pytest.mark.parametrize("spec", [CLASSES, TWO, REAL], ids=str)
-def test_micro_batches_give_the_update_of_the_whole_batch(spec, pieces):
+def test_micro_batches_give_the_update_of_the_whole_batch(spec, grad_accum_steps):
     x, y = batch(spec)
     nets, shown = [], []
-    for k in (1, pieces):
+    for k in (1, grad_accum_steps):
         net = make_net(spec)
         task = make_task(net, spec, "sgd", task=dict(grad_accum_steps=k, l2=0.01))
         shown.append(task.step((x, y), Clock(0, 1, 1)))
@@ -132,8 +132,8 @@ def test_micro_batches_give_the_update_of_the_whole_batch(spec, pieces):
     torch.testing.assert_close(shown[1], shown[0], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("pieces", [1, 3])
-def test_auxiliary_heads_count_by_their_weight(pieces):
+@pytest.mark.parametrize("grad_accum_steps", [1, 3])
+def test_auxiliary_heads_count_by_their_weight(grad_accum_steps):
     """As in GoogLeNet: the step follows the gradient of all three losses; metrics are those of the main output."""
     keys = section("model", "googlenet") | dict(
         form="cifar", width=2, norm="none", dropout=0.0, auxiliary=0.4, init="keras"
@@ -148,7 +148,9 @@ def test_auxiliary_heads_count_by_their_weight(pieces):
     weights = list(net.parameters())
     gradients = torch.autograd.grad(losses[0] + 0.4 * (losses[1] + losses[2]), weights)
     expected = [weight.detach() - 0.01 * gradient for weight, gradient in zip(weights, gradients, strict=True)]
-    task = make_task(net, spec, "sgd", lr=0.01, momentum=0.0, nesterov=False, task=dict(grad_accum_steps=pieces))
+    task = make_task(
+        net, spec, "sgd", lr=0.01, momentum=0.0, nesterov=False, task=dict(grad_accum_steps=grad_accum_steps)
+    )
     shown = task.step((x, y), Clock(0, 1, 1))
     torch.testing.assert_close(list(net.parameters()), expected, atol=1e-6, rtol=1e-5)
     assert shown["loss"].item() == pytest.approx(losses[0].item()) and shown["acc"].shape == (len(x),)
@@ -176,22 +178,22 @@ def test_averaged_weights_are_evaluated():
     assert not torch.equal(average[1].weight, task.net[1].weight)
 
 
-@pytest.mark.parametrize(("batch_size", "pieces"), [(13, 1), (1, 1), (14, 14), (7, 3)])
-def test_batch_normalisation_of_a_lone_sample_is_refused(batch_size, pieces):
+@pytest.mark.parametrize(("batch_size", "grad_accum_steps"), [(13, 1), (1, 1), (14, 14), (7, 3)])
+def test_batch_normalisation_of_a_lone_sample_is_refused(batch_size, grad_accum_steps):
     data = Batches(*batch(CLASSES), CLASSES, batch_size)
-    task = make_task(make_net(CLASSES, norm="batch"), CLASSES, task=dict(grad_accum_steps=pieces))
-    words = f"data.batch_size={batch_size} with task.grad_accum_steps={pieces} puts one of the"
+    task = make_task(make_net(CLASSES, norm="batch"), CLASSES, task=dict(grad_accum_steps=grad_accum_steps))
+    words = f"data.batch_size={batch_size} with task.grad_accum_steps={grad_accum_steps} puts one of the"
     with pytest.raises(UserError, match=words):
         task.steps(data)
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "pieces", "norm"),
+    ("batch_size", "grad_accum_steps", "norm"),
     [(13, 1, "layer"), (14, 1, "batch"), (14, 3, "batch"), (7, 2, "batch"), (5, 4, "none")],
 )
-def test_batch_normalisation_of_several_samples_is_accepted(batch_size, pieces, norm):
+def test_batch_normalisation_of_several_samples_is_accepted(batch_size, grad_accum_steps, norm):
     data = Batches(*batch(CLASSES), CLASSES, batch_size)
-    task = make_task(make_net(CLASSES, norm=norm), CLASSES, task=dict(grad_accum_steps=pieces))
+    task = make_task(make_net(CLASSES, norm=norm), CLASSES, task=dict(grad_accum_steps=grad_accum_steps))
     assert task.steps(data) == -(-14 // batch_size)
     for one in data.batches("train"):
         task.step(one, Clock(0, 1, 1))

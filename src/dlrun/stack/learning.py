@@ -62,8 +62,8 @@ class Lockstep:
         elif len(set(settings)) > 1:
             raise NotStackable(f"the jobs differ in the keys of task={type(self.task).__name__.lower()}")
         if isinstance(self.task, RLTask):
-            players = cast("list[RLTask]", self.tasks)
-            self.task.collector = self.collectors = Collectors([each.collector for each in players], net.jobs)
+            rl_tasks = cast("list[RLTask]", self.tasks)
+            self.task.collector = self.collectors = Collectors([each.collector for each in rl_tasks], net.jobs)
             self.task.observe = self.observe  # type: ignore[method-assign]  # of all jobs
         if isinstance(self.task, DQN):
             learners = cast("list[DQN]", self.tasks)
