@@ -15,7 +15,7 @@ FILES = {
     path.relative_to(SRC).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
     for path in sorted(SRC.rglob("*.py"))
 }
-GROUND = {"errors", "paths", "types", "spec", "clock", "seeds", "overrides"}
+GROUND = {"errors", "paths", "types", "spec", "clock", "seeds", "overrides", "output.report"}
 MAY = {  # from the lowest layer up; `dlrun` itself, for the version, may be imported by all
     "": set(),
     "call": set(),
@@ -28,8 +28,9 @@ MAY = {  # from the lowest layer up; `dlrun` itself, for the version, may be imp
     "clock": {"errors"},
     "system": {"errors", "seeds"},
     "output": GROUND | {"system"},
-    "models.options": set(),
-    "models": {"models.options", "errors", "paths", "spec", "types"},
+    "output.report": set(),
+    "models.options": {"output.report"},
+    "models": {"models.options", "output.report", "errors", "paths", "spec", "types"},
     "config": GROUND | {"output"},
     "optim": GROUND | {"system"},
     "data.base": {"seeds", "spec"},

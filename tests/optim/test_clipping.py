@@ -103,7 +103,7 @@ def test_the_table_of_a_sweep_shows_diverged_runs():
 def test_the_norms_of_the_books_matrix_explode_or_vanish(first, last):
     with seeded():
         net, x = matrix_powers(Table(2, classes=2), eigenvalue=first, times=11), torch.randn(1, 2, requires_grad=True)
-    for norms in net.report()["lines"]["norms"].values():  # nothing was trained: as reported, and as measured
+    for norms in net.report().lines["norms"].values():  # nothing was trained: as reported, and as measured
         assert norms == pytest.approx([first**k for k in range(1, 12)]) and norms[-1] == pytest.approx(last)
     (slope,) = torch.autograd.grad(net(x).sum(), x)
     assert slope.norm() == pytest.approx(last / 2 * net.output.weight.sum().abs().item() * 2**0.5, rel=1e-4)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dlrun.output import figures, plots, predictions
 from dlrun.output.figures import drawable, key, new_figure, render, short
+from dlrun.output.report import Report
 from dlrun.output.run_folder import RunFolder
 from dlrun.runs import compare
 from dlrun.spec import Table
@@ -87,7 +88,7 @@ def test_a_plot_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
         raise ValueError("Expected end of text\nand more")
 
     run = RunFolder(tmp_path, {})
-    report = {"figures": {"bad": fails}, "lines": {"good": {"a": [1.0, 2.0, 3.0]}}, "mse": 0.5}
+    report = Report({"bad": fails}, {"good": {"a": [1.0, 2.0, 3.0]}}, numbers={"mse": 0.5})
     assert run.write_report(report) == {"mse": 0.5}
     run.plots.videos["video"] = lambda: ([np.zeros((2, 2), object)], 30.0)
     run.write_plots(1, ("a", "\udcff"))
@@ -101,7 +102,7 @@ def test_a_plot_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
 def test_a_large_matrix_is_written_to_its_own_file(tmp_path):
     run = RunFolder(tmp_path, {})
     large, small = np.arange(3600).reshape(60, 60), np.eye(2, dtype=int)
-    assert run.write_report({"confusion_matrix": large, "other": small}) == {
+    assert run.write_report(Report(numbers={"confusion_matrix": large, "other": small})) == {
         "confusion_matrix": "confusion_matrix.npz",
         "other": [[1, 0], [0, 1]],
     }
@@ -166,7 +167,7 @@ def test_large_splits_are_drawn_in_part(monkeypatch):
         def batches(self, split):
             return ((rows, rows) for rows in y.split(37))
 
-    figures, _ = report_targets(lambda x: 2 * x, Rows(), Table(features=2, targets=1))
+    figures = report_targets(lambda x: 2 * x, Rows(), Table(features=2, targets=1)).figures
     drawn = figures["residuals"].args
     assert drawn[0].ravel().tolist() == list(range(0, 1000, 10)) and (drawn[1] == 2 * drawn[0]).all()
     figure = figures["residuals"]()

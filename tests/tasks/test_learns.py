@@ -265,9 +265,9 @@ def test_the_report_equals_one_by_hand():
     task = make_task(Fixed(), spec)
     out = 3 * F.one_hot(torch.tensor(predicted), 4).float()
     report = task.report(Batches(out, torch.tensor(true), spec, 4))
-    assert report["confusion_matrix"].tolist() == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 2, 1, 0], [0, 0, 0, 0]]
-    assert report["acc_per_class"] == {"ant": pytest.approx(2 / 3), "bee": 1, "cat": 0.25, "dog": None}
-    assert list(report["figures"]) == ["confusion_matrix", "calibration"]
+    assert report.numbers["confusion_matrix"].tolist() == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 2, 1, 0], [0, 0, 0, 0]]
+    assert report.numbers["acc_per_class"] == {"ant": pytest.approx(2 / 3), "bee": 1, "cat": 0.25, "dog": None}
+    assert list(report.figures) == ["confusion_matrix", "calibration"]
 
 
 def test_two_classes_are_reported():
@@ -276,8 +276,8 @@ def test_two_classes_are_reported():
     report = task.report(
         Batches(torch.tensor([[2.0], [-1.0], [0.5], [-3.0], [-0.1]]), torch.tensor([1, 1, 0, 0, 0]), spec, 2)
     )
-    assert report["confusion_matrix"].tolist() == [[2, 1], [1, 1]]
-    assert report["acc_per_class"] == {"0": pytest.approx(2 / 3), "1": 0.5}
+    assert report.numbers["confusion_matrix"].tolist() == [[2, 1], [1, 1]]
+    assert report.numbers["acc_per_class"] == {"0": pytest.approx(2 / 3), "1": 0.5}
 
 
 # Figures
@@ -307,8 +307,8 @@ PLANE = ["confusion_matrix", "decision_boundary"]
 def test_figures_can_be_drawn(spec, figures):
     x, y = batch(spec, 40)
     report = make_task(make_net(spec), spec).report(Batches(x, y, spec, 16))
-    assert list(report["figures"]) == figures
-    for name, figure in report["figures"].items():
+    assert list(report.figures) == figures
+    for name, figure in report.figures.items():
         assert render(figure).std() > 10, name
 
 

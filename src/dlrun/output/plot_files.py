@@ -4,11 +4,12 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlrun.errors import first_line
 from dlrun.output import figures, plots, video
 from dlrun.output.board import Board
+from dlrun.output.report import Report
 from dlrun.output.written import write_whole
 
 if TYPE_CHECKING:
@@ -25,15 +26,11 @@ class PlotFiles:
         self.figures: dict[str, Callable[[], Figure]] = {}
         self.videos: dict[str, Callable[[], Video | str | None]] = {}
 
-    def take(self, report: dict[str, Any]) -> None:
-        """Take the figures, lines and videos out of a report.
-
-        figures: functions that return a matplotlib figure, by name. lines: by plot, lists of numbers by label. videos:
-        by name, functions that return frames and frames per second, or the reason why there are none.
-        """
-        self.figures |= report.pop("figures", {})
-        self.figures |= {name: partial(plots.lines, series) for name, series in report.pop("lines", {}).items()}
-        self.videos |= report.pop("videos", {})
+    def take(self, report: Report) -> None:
+        """Keep the figures, lines and videos of a report."""
+        self.figures |= report.figures
+        self.figures |= {name: partial(plots.lines, series) for name, series in report.lines.items()}
+        self.videos |= report.videos
 
     def write(self, global_step: int, labels: Sequence[str] = ()) -> None:
         """Write the figures and videos, and the epochs' preview images as a strip and an animation.

@@ -19,6 +19,7 @@ from dlrun.output.board import Board
 from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.plot_files import PlotFiles
 from dlrun.output.provenance import SECONDS, ChangesWriter, write_environment
+from dlrun.output.report import Report
 from dlrun.output.rows import parse_row
 from dlrun.output.terminal import write
 from dlrun.output.tracking import WAIT, Tracking
@@ -192,16 +193,15 @@ class RunFolder:
         waits = {name: float(node.get("wait_seconds", WAIT)) for name, node in section.items()}
         self.tracking = Tracking(self.folder, waits)
 
-    def write_report(self, report: dict[str, Any]) -> dict[str, object]:
-        """Write the parts of a report that do not belong in the summary; return the rest.
+    def write_report(self, report: Report) -> dict[str, object]:
+        """Write the files of a report, and its large matrices as <name>.npz; return its other numbers.
 
-        "files" (texts by file name) are written at once, and large matrices as <name>.npz. "figures", "lines" and
-        "videos" are kept for `write_plots` (output/plot_files.py).
+        Its figures and videos are kept for `write_plots` (output/plot_files.py).
         """
-        for name, text in report.pop("files", {}).items():
+        for name, text in report.files.items():
             write_whole(self.folder / name, text)
         self.plots.take(report)
-        return {name: self._as_lists(name, value) for name, value in report.items()}
+        return {name: self._as_lists(name, value) for name, value in report.numbers.items()}
 
     def _as_lists(self, name: str, value: object) -> object:
         """A matrix as nested lists, or the name of the file that a large one is written to; other values unchanged."""

@@ -1,6 +1,6 @@
 """Images in generative tasks: rescaling pixels, means over a split, grids of images, figures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
@@ -126,7 +126,7 @@ def image_figure(image: Tensor, title: str, heads: Sequence[str] = (), key: dict
     return figure
 
 
-def sheets(images: dict[str, Tensor]) -> dict[str, object]:
+def sheets(images: dict[str, Tensor]) -> dict[str, Callable]:
     """Figures of the sheets of the test split, by name (see TITLES)."""
     return {name: partial(image_figure, image, *TITLES[name]) for name, image in images.items()}
 

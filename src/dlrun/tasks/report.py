@@ -15,6 +15,7 @@ from dlrun.data.base import SampleData
 from dlrun.output.plots import confusion_matrix
 from dlrun.output.predictions import WINDOWS, decision_boundary, fitted_line, forecast, one_in, residuals
 from dlrun.output.probability_plots import calibration, roc_and_precision
+from dlrun.output.report import Report
 from dlrun.spec import Columns, Image, Series, Table
 from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.losses.balance import labels_of
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Function = Callable[[Tensor], Tensor]
-Report = tuple[dict[str, Callable], dict[str, object]]  # figures by name, and numbers
 
 
 def report(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> Report:
@@ -34,15 +34,14 @@ def report(predict: Function, decide: Function, data: SampleData, spec: Learnabl
 
     predict: inputs -> probabilities (B, classes) or real outputs. decide: probabilities -> classes (B,).
     """
-    figures: dict[str, Callable] = {}
-    numbers: dict[str, object] = {}
+    whole = Report()
     if spec.classes:
-        figures, numbers = report_classes(predict, decide, data, spec)
+        whole = report_classes(predict, decide, data, spec)
     elif isinstance(spec, Table | Columns | Series):
-        figures, numbers = report_targets(predict, data, spec)
+        whole = report_targets(predict, data, spec)
     if getattr(data, "folds", 0):
-        numbers["files"] = {"out_of_fold.csv": out_of_fold(predict, decide, data, spec)}
-    return figures, numbers
+        whole.files["out_of_fold.csv"] = out_of_fold(predict, decide, data, spec)
+    return whole
 
 
 def report_targets(predict: Function, data: SampleData, spec: Table | Columns | Series) -> Report:
@@ -63,7 +62,7 @@ def report_targets(predict: Function, data: SampleData, spec: Table | Columns | 
         figures["forecast"] = partial(forecast, *_joined(last), spec)
     if spec.shape == (1,):
         figures["fitted_line"] = partial(_draw_line, data, predict, spec)
-    return figures, {}
+    return Report(figures)
 
 
 def _draw_line(data: SampleData, predict: Function, spec: Table | Columns | Series) -> "Figure":
@@ -103,11 +102,12 @@ def report_classes(predict: Function, decide: Function, data: SampleData, spec: 
         figures["decision_boundary"] = partial(_draw_boundary, data, predict, spec, labels)
     figures |= _probability_figures(y, best, p, labels)
     counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
-    return figures, {
+    numbers = {
         "acc_per_class": {label: correct / total if total else None for label, correct, total in counts},
         "per_class": by_class(matrix.numpy(), labels),
         "confusion_matrix": matrix.numpy(),
     }
+    return Report(figures, numbers=numbers)
 
 
 def _judged(

@@ -12,6 +12,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
 from dlrun.models.options import options_of
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.spec import Columns, Image, Series, Table, Tokens
 from dlrun.system.device import Device, exact_dtype
 from dlrun.system.graphs import StepGraphs
@@ -279,7 +280,7 @@ class Supervised(SampleTask):
         labels = self.spec.labels or tuple(map(str, range(self.spec.classes or 0)))
         return explain(self.evaluated(), x, self.spec, labels, self.predict) if labels else {}
 
-    def report(self, data: SampleData) -> dict[str, object]:
-        figures, ranges = self.penalty.report(self.evaluated())
-        more, numbers = report(self.predict, self.decide, data, self.spec)
-        return {"figures": figures | more, **numbers, **ranges}
+    def report(self, data: SampleData) -> Report:
+        weights, whole = self.penalty.report(self.evaluated()), report(self.predict, self.decide, data, self.spec)
+        whole.figures, whole.numbers = weights.figures | whole.figures, whole.numbers | weights.numbers
+        return whole

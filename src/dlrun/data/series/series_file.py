@@ -26,6 +26,7 @@ from dlrun.data.table.settings import TableSettings
 from dlrun.data.table.text import Format, check_format
 from dlrun.errors import DataError, UserError, counted
 from dlrun.output.as_json import as_json
+from dlrun.output.report import Report
 from dlrun.paths import find
 from dlrun.spec import Series
 from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name, Sampler, Size
@@ -188,10 +189,11 @@ class SeriesFile(Encoded):
             return {}
         return baselines(self.resident, split, encoding["season"], self.eval_batch_size)
 
-    def report(self) -> dict:
+    def report(self) -> Report:
         """Return the encoding as a file for the run's folder, and the metrics of the forecasts without learning."""
         files = {"encoding.json": as_json(self.encoding, indent=1) + "\n"}
-        return {"files": files} | ({"baselines": found} if (found := self.baselines("test")) else {})
+        baselines = self.baselines("test")
+        return Report(files=files, numbers={"baselines": baselines} if baselines else {})
 
     def _form(self) -> Windowing:
         return form_like(self.fitted(), self.windows.stride)

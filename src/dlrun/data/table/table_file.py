@@ -23,6 +23,7 @@ from dlrun.data.table.read import read_table
 from dlrun.data.table.text import Format, check_format
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json
+from dlrun.output.report import Report
 from dlrun.paths import find
 from dlrun.spec import Columns
 from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name, Sampler
@@ -148,9 +149,9 @@ class TableFile(Encoded):
         """Turn encoded rows into values by column, for people to read."""
         return decode(x.cpu().numpy(), self.fitted())
 
-    def report(self) -> dict:
+    def report(self) -> Report:
         """Return the encoding as a file for the run's folder."""
-        return {"files": {"encoding.json": as_json(self.encoding, indent=1) + "\n"}}
+        return Report(files={"encoding.json": as_json(self.encoding, indent=1) + "\n"})
 
     def _learns(self) -> str:
         spec, target = self.spec, ", ".join(self.spec.target_names)

@@ -13,6 +13,7 @@ from dlrun.data.base import SampleData
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.output.figures import GOOD, VAL, new_figure, plain_ticks
+from dlrun.output.report import Report
 from dlrun.spec import Image, Table
 from dlrun.system.device import Device
 from dlrun.tasks.base import SampleTask
@@ -72,9 +73,9 @@ class Adversarial(SampleTask):
     def preview(self, data: SampleData) -> dict[str, Tensor]:
         return previews(self.evaluated(), self.net.latent, self.num_samples, data, self.device)
 
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         net, critic = self.evaluated(), self.net.critic.eval()
-        return {"figures": figures(net, critic, self.net.latent, self.num_samples, data, self.device)}
+        return Report(figures(net, critic, self.net.latent, self.num_samples, data, self.device))
 
 
 @contextmanager
@@ -127,7 +128,7 @@ def _density(points: Tensor, reach: Tensor, side: int = 96) -> Tensor:
 @torch.no_grad()
 def figures(
     net: nn.Module, critic: nn.Module, latent: int, count: int, data: SampleData, device: Device
-) -> dict[str, object]:
+) -> dict[str, Callable]:
     """Figures of samples, of interpolations and, with two latent dimensions, of the latent plane.
 
     For points in the plane: the samples over the data, with contour lines of the critic. For numbers: see line.py.
@@ -136,7 +137,9 @@ def figures(
         ends, decode = noise(latent, 20, device, 6), lambda z: (apply_in_chunks(net, z, device) + 1) / 2
         lines = decode(interpolate(ends[:10], ends[10:], 10))
         sheets = previews(net, latent, count, data, device) | {"interpolation": grid(lines, 10)}
-        drawn: dict[str, object] = {name: partial(image_figure, sheet, TITLES[name]) for name, sheet in sheets.items()}
+        drawn: dict[str, Callable] = {
+            name: partial(image_figure, sheet, TITLES[name]) for name, sheet in sheets.items()
+        }
         return drawn | ({"latent_plane": partial(latent_plane, decode, device.torch_device)} if latent == 2 else {})
     features = data.spec.features if isinstance(data.spec, Table) else 0
     if features == 1:

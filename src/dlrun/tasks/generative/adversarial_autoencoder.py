@@ -17,6 +17,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
 from dlrun.models.autoencoder import AdversarialAutoEncoder, AutoEncoder
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
@@ -143,8 +144,8 @@ class AdversarialAutoencoder(SampleTask):
         }
 
     @torch.no_grad()
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
         figures = sheets(self.preview(data, "test"))
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
-        return {"figures": figures | latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)}
+        return Report(figures | latent_figures(self.evaluated().encoder, self.predict, batches, self.spec))

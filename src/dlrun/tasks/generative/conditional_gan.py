@@ -10,6 +10,7 @@ from torch import Tensor
 from dlrun.data.base import Batch, SampleData
 from dlrun.models.conditional_gan import ConditionalPair
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.spec import Image
 from dlrun.system.device import Device
 from dlrun.tasks.generative.gan import Gan
@@ -81,5 +82,5 @@ class ConditionalGan(Gan):
         z, _ = self.codes(self.num_samples, 2)
         return {"samples": grid((apply_in_chunks(self.evaluated(), z, self.device) + 1) / 2, self.net.classes)}
 
-    def report(self, data: SampleData) -> dict[str, object]:
-        return {"figures": {"samples": partial(image_figure, self.preview(data)["samples"], TITLE)}}
+    def report(self, data: SampleData) -> Report:
+        return Report({"samples": partial(image_figure, self.preview(data)["samples"], TITLE)})

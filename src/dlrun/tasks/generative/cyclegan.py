@@ -18,6 +18,7 @@ from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError, counted
 from dlrun.models.cyclegan import Cycle
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.spec import Image
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
@@ -170,14 +171,14 @@ class Cyclegan(SampleTask):
             sheets[f"from_{here}"] = grid((rows + 1) / 2, len(x))
         return sheets
 
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         """Sheets of translations of test images, and the measures of each domain."""
         names = self.spec.labels or ("the first domain", "the second domain")
-        figures = {
+        figures: dict[str, Callable] = {
             name: partial(image_figure, sheet, f"{names[here]}, translated to {names[1 - here]}, and back, test")
             for here, (name, sheet) in enumerate(self.preview(data, "test").items())
         }
-        return {"figures": figures, "domains": dict(zip(names, self.measured(data, "test"), strict=True))}
+        return Report(figures, numbers={"domains": dict(zip(names, self.measured(data, "test"), strict=True))})
 
 
 def domains(batch: Batch) -> list[tuple[int, int, Tensor]]:

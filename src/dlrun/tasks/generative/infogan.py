@@ -19,6 +19,7 @@ from dlrun.data.base import SampleData
 from dlrun.models.infogan import InfoPair, uniform
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix
+from dlrun.output.report import Report
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
@@ -132,22 +133,22 @@ class Infogan(Gan):
         net = self.evaluated()
         return {name: grid((apply_in_chunks(net, z, self.device) + 1) / 2, columns[name]) for name, z in codes.items()}
 
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         """Sheets of all codes; with classes, test images by category, and the categories matched with classes."""
         sheets = self.preview(data)
         titles = {name: TITLES[name.partition("_")[0]].format(name.partition("_")[2]) for name in sheets}
-        figures: dict[str, object] = {n: partial(image_figure, sheet, titles[n]) for n, sheet in sheets.items()}
+        figures: dict[str, Callable] = {n: partial(image_figure, sheet, titles[n]) for n, sheet in sheets.items()}
         category, y = self.categories(data, "test")
         figures["clusters"] = partial(image_figure, self.sorted_images(data, category), TITLES["clusters"])
         if not self.classes:
-            return {"figures": figures}
+            return Report(figures)
         counts = self.counts(category, y)
         label_of = matched(counts)
         if self.net.categories == self.classes:
             by_class = counts[np.argsort(label_of)].T  # true classes in rows, matched categories in columns
             labels = self.spec.labels or tuple(map(str, range(self.classes)))
             figures["confusion_matrix"] = partial(confusion_matrix, by_class, labels)
-        return {"figures": figures, "class_of_category": label_of}
+        return Report(figures, numbers={"class_of_category": label_of})
 
     def sorted_images(self, data: SampleData, category: Tensor) -> Tensor:
         """A sheet with the first test images of each category in a row; grey where there are too few."""

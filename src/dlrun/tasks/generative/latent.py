@@ -36,14 +36,16 @@ def apply_in_chunks(net: Callable[[Tensor], Tensor], z: Tensor, device: Device, 
 
 
 @torch.no_grad()
-def latent_figures(encode: Encode, decode: Callable, batches: Callable[[], Iterator], spec: Image) -> dict[str, object]:
+def latent_figures(
+    encode: Encode, decode: Callable, batches: Callable[[], Iterator], spec: Image
+) -> dict[str, Callable]:
     """Figures of the latent space.
 
     interpolation: up to ten lines of ten images between the codes of two images. arithmetic, for up to ten classes: see
     `class_arithmetic`. latent_map and latent_plane, for two latent dimensions: the codes of all images (the book,
     section 12.1, after Hinton and Salakhutdinov 2006), and the images decoded over a grid of codes.
     """
-    figures: dict[str, object] = {}
+    figures: dict[str, Callable] = {}
     codes = encode(first_inputs(batches(), 20)).float()
     half = len(codes) // 2
     if half:

@@ -18,6 +18,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
 from dlrun.models.autoencoder import VAE
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
@@ -162,11 +163,11 @@ class Vae(SampleTask):
         }
 
     @torch.no_grad()
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
         figures = sheets(self.preview(data, "test"))
         net, batches = self.evaluated(), lambda: rescaled(data.batches("test"), data, 0.0, 1.0)
-        return {"figures": figures | latent_figures(lambda x: net(x)[0], self.predict, batches, self.spec)}
+        return Report(figures | latent_figures(lambda x: net(x)[0], self.predict, batches, self.spec))
 
 
 def kl_to_standard(mean: Tensor, log_var: Tensor) -> Tensor:

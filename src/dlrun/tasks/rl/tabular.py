@@ -25,6 +25,7 @@ from dlrun.errors import UserError
 from dlrun.models.policy import ValueTable
 from dlrun.optim.update import Update
 from dlrun.output.figures import ink, new_figure, short
+from dlrun.output.report import Report
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
@@ -169,20 +170,21 @@ class Tabular(RLTask[Episodes | Transitions]):
         entries = entries + (batch.actions[rows] if values.shape[1] > 1 else 0)
         return errors, 1 / torch.bincount(entries)[entries]
 
-    def report(self, data: EnvData) -> dict[str, object]:
+    def report(self, data: EnvData) -> Report:
         """The values and, if the states form a grid, figures of the values and of the greedy policy."""
-        results = super().report(data)
+        report = super().report(data)
         try:
             transitions = self.transitions(data)
         except UserError:
-            return results
+            return report
         with torch.no_grad():
             q = self.action_values(torch.eye(self.spec.features, device=self.device.torch_device))
         if transitions.shape:
-            results["figures"] = {
+            report.figures = {
                 name: partial(policy_figure, q, transitions, name == "policy") for name in ("value", "policy")
             }
-        return results | {"values": [[round(value, 4) for value in row] for row in q.tolist()]}
+        report.numbers = {"values": [[round(value, 4) for value in row] for row in q.tolist()]}
+        return report
 
 
 def read_transitions(table: list, shape: tuple[int, int] | None, device: torch.device) -> Transitions:
