@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from typing import NoReturn, cast
 
 import hydra
-import hydra._internal.hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -19,7 +18,8 @@ from yaml import YAMLError
 
 import dlrun
 from dlrun.config.explain import explain
-from dlrun.config.flags import args_parser, read_flags
+from dlrun.config.flags import read_flags
+from dlrun.config.hydra_internals import use_loader
 from dlrun.config.loader import Loader
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.project import output_dir, trust_command
@@ -75,8 +75,7 @@ def main() -> None:
 def run_command() -> None:
     """Run the command line in sys.argv."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
-    hydra._internal.hydra.ConfigLoaderImpl = Loader  # type: ignore[misc]  # Hydra has no setting for it
-    sys.modules["hydra.main"].get_args_parser = args_parser  # type: ignore[attr-defined]  # nor for this
+    use_loader(Loader)
     flags = argparse.Namespace(config_dir=None)
     try:
         if "--version" in sys.argv[1:]:

@@ -29,7 +29,7 @@ from dlrun.output.report import Report
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.actors import EpsilonGreedy
+from dlrun.tasks.rl.actors import EpsilonGreedy, epsilon_at
 from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.collector import Episodes
 from dlrun.tasks.rl.returns import rewards_to_go
@@ -108,8 +108,7 @@ class Tabular(RLTask[Episodes | Transitions]):
     def collect(self, data: EnvData, clock: Clock) -> Episodes | Transitions:
         if self.method == "value_iteration":
             return self.transitions(data)
-        start, end, until = self.epsilons
-        epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
+        epsilon = epsilon_at(clock, *self.epsilons)
         actor = EpsilonGreedy(self.action_values, self.spec.outputs, epsilon, starts=self.method != "td0")
         return self.collector.episodes(actor, data, clock)
 
