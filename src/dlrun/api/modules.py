@@ -63,14 +63,14 @@ def _check(expected: Expected, module: nn.Module, args: tuple[object, ...]) -> N
     if x.dim() != len(shape) + 1 or not (has_any_length or tuple(x.shape[1:]) == shape):
         raise UserError(f"the module got an input of shape {tuple(x.shape)}\n  expected ({sizes}); one sample: x[None]")
     if values == "float":
-        own = next((p for p in module.parameters() if p.is_floating_point()), x)
-        is_cast = own is not x and x.is_floating_point() and torch.is_autocast_enabled(own.device.type)
-        types = [x.dtype if is_cast else own.dtype]
+        parameter = next((p for p in module.parameters() if p.is_floating_point()), x)
+        is_cast = parameter is not x and x.is_floating_point() and torch.is_autocast_enabled(parameter.device.type)
+        types = [x.dtype if is_cast else parameter.dtype]
     elif values == "real":
         types = [x.dtype] if x.dtype != torch.bool and not x.is_complex() else [torch.float32]
     else:
         types = [torch.uint8] if values == "uint8" else [torch.int64, torch.int32]
     if x.dtype not in types:
-        wanted, found = (str(each).removeprefix("torch.") for each in (types[0], x.dtype))
+        wanted, actual = (str(each).removeprefix("torch.") for each in (types[0], x.dtype))
         what = {"uint8": "pixels as they are stored, ", "ids": "ids of words, "}.get(values, "")
-        raise UserError(f"the module got an input of type {found}\n  expected {what}{wanted}: x.to(torch.{wanted})")
+        raise UserError(f"the module got an input of type {actual}\n  expected {what}{wanted}: x.to(torch.{wanted})")

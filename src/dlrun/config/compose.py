@@ -38,8 +38,8 @@ def compose(words: Sequence[str], config_dir: str | Path | None = None) -> tuple
             paths.prepend("command-line", f"file://{Path(config_dir).absolute()}", anchor="schema")
         whole = Loader(paths).load_configuration("config", list(words), RunMode.RUN)
         hydra = whole.hydra
-        own = [str(key) for key in whole if key != "hydra"]
-        return OmegaConf.masked_copy(whole, own), cast(DictConfig, hydra)
+        names = [str(key) for key in whole if key != "hydra"]
+        return OmegaConf.masked_copy(whole, names), cast(DictConfig, hydra)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
         text = None if config_dir is None else str(config_dir)
         raise UserError(explain(error, list(words), text)) from None

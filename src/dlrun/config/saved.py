@@ -148,8 +148,8 @@ def _read(value: object) -> object:
     if not isinstance(value, str) or "${" in value:
         return value
     try:
-        found = OmegaConf.create({"text": value, "value": "${oc.decode:${text}}"})
-        return container(found, resolve=True)["value"]
+        parsed = OmegaConf.create({"text": value, "value": "${oc.decode:${text}}"})
+        return container(parsed, resolve=True)["value"]
     except OmegaConfBaseException:  # not in that grammar: plain text
         return value
 

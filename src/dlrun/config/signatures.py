@@ -165,19 +165,21 @@ def _of_constructor(node: ast.ClassDef, target: str, base: Signature | None) -> 
     }
     keys = {name: _evaluate(item.annotation) for name, item in fields.items()}
     required = frozenset(name for name, item in fields.items() if item.value is None)
-    own = Signature(target, "class", {}, keys, required, defaults=_literals({n: i.value for n, i in fields.items()}))
-    return _joined(base, own) if base and (not fields or not base.positional) else own
+    of_class = Signature(
+        target, "class", {}, keys, required, defaults=_literals({n: i.value for n, i in fields.items()})
+    )
+    return _joined(base, of_class) if base and (not fields or not base.positional) else of_class
 
 
-def _joined(base: Signature, own: Signature) -> Signature:
+def _joined(base: Signature, of_class: Signature) -> Signature:
     """Return the signature of a class that has the parameters of its base and its own."""
     return replace(
-        own,
-        positional={**base.positional, **own.positional},
-        keys={**base.keys, **own.keys},
-        required=own.required | base.required - own.keys.keys(),
-        net=own.net if "net" in own.positional else base.net,
-        defaults={**base.defaults, **own.defaults},
+        of_class,
+        positional={**base.positional, **of_class.positional},
+        keys={**base.keys, **of_class.keys},
+        required=of_class.required | base.required - of_class.keys.keys(),
+        net=of_class.net if "net" in of_class.positional else base.net,
+        defaults={**base.defaults, **of_class.defaults},
         has_rest=base.has_rest,
     )
 

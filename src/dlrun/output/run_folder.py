@@ -97,10 +97,10 @@ class RunFolder:
     def note_changes(self, before: dict, changes: Mapping[str, tuple[object, object]], step: int) -> None:
         """Add to the summary the changes of a resume that change the bits. before: the summary as it was."""
         earlier = before.get("changes")
-        found = list(earlier) if isinstance(earlier, list) else []
-        found += [{"step": step, "key": key, "from": old, "to": new} for key, (old, new) in changes.items()]
-        if found:
-            self.facts["changes"] = found
+        noted = list(earlier) if isinstance(earlier, list) else []
+        noted += [{"step": step, "key": key, "from": old, "to": new} for key, (old, new) in changes.items()]
+        if noted:
+            self.facts["changes"] = noted
 
     def read_back(self, num_rows: int) -> None:
         """Read the first `num_rows` rows of metrics.jsonl, which a checkpoint relies on. Writes nothing.

@@ -102,10 +102,10 @@ def _predict(args: argparse.Namespace) -> Iterable[str]:
     """Print a finished run's predictions, one line each; images that it generates are written to a folder."""
     from dlrun.runs.predict import Inputs, predict
 
-    given = Inputs(args.inputs, args.fit, args.samples, args.latent, args.episodes, args.seed)
+    request = Inputs(args.inputs, args.fit, args.samples, args.latent, args.episodes, args.seed)
     out = Path(args.out) if args.out else None
     is_csv = args.format == "csv" or args.format is None and out is not None and out.suffix.lower() == ".csv"
-    return predict(_folder(args.run, args), given, args.device, out, is_csv)
+    return predict(_folder(args.run, args), request, args.device, out, is_csv)
 
 
 def _explain(args: argparse.Namespace) -> Iterable[str]:

@@ -113,8 +113,8 @@ class Lockstep:
 
     def observe(self, obs: Tensor) -> None:
         """RLTask.observe of each job."""
-        for task, own in zip(self.tasks, per_job(obs, self.net.jobs.num), strict=True):
-            cast(RLTask, task).observe(own)
+        for task, of_job in zip(self.tasks, per_job(obs, self.net.jobs.num), strict=True):
+            cast(RLTask, task).observe(of_job)
 
     def hand_back(self) -> None:
         """Copy back to the jobs the state that only the stack has changed, except networks and updates."""
@@ -123,11 +123,11 @@ class Lockstep:
 
     def diverged(self, clocks: Sequence[Clock]) -> dict[int, Diverged]:
         """The errors of the jobs, by their place in the stack, whose losses in the last step were not finite."""
-        found: dict[int, Diverged] = {}
+        errors: dict[int, Diverged] = {}
         for name, update in self.updates.items():
             for k in update.broken:
-                found.setdefault(k, self.tasks[k].named_updates()[name].diverged(update.values[k], clocks[k]))
-        return found
+                errors.setdefault(k, self.tasks[k].named_updates()[name].diverged(update.values[k], clocks[k]))
+        return errors
 
 
 def parts(data: SampleData, k: int) -> Iterator[Batch]:

@@ -139,8 +139,8 @@ def load(checkpoints: Checkpoints, state: State) -> tuple[dict, int]:
     """The jobs' parts of the newest checkpoint, and the epoch of the last selection; none if there is no checkpoint."""
     if not checkpoints.folder.is_dir() or not any(checkpoints.folder.glob("*.ckpt")):
         return {}, 0
-    found = checkpoints.load_last(state.facts["id"])[0]
-    jobs, selected, known = found.get("jobs"), found.get("selected"), {str(job.number) for job in state.jobs}
+    checkpoint = checkpoints.load_last(state.facts["id"])[0]
+    jobs, selected, known = checkpoint.get("jobs"), checkpoint.get("selected"), {str(job.number) for job in state.jobs}
     if not isinstance(jobs, dict) or not jobs.keys() <= known or not isinstance(selected, int):
         raise CheckpointError(f"{checkpoints.folder} is not of this sweep: expected the folder as dl-run wrote it")
     return jobs, selected

@@ -201,9 +201,9 @@ class StackedUpdate:
                     optimizers = [self.updates[k].optimizer for k in range(start, stop)]
                     states = [each.state.get(each.param_groups[group]["params"][position]) for each in optimizers]
                     if all(states):
-                        found = cast("list[dict[str, Any]]", states)
+                        whole = cast("list[dict[str, Any]]", states)
                         self.optimizer.state[piece.param] = {
-                            name: piece.of_all(name, [state[name] for state in found], param.shape) for name in found[0]
+                            name: piece.of_all(name, [state[name] for state in whole], param.shape) for name in whole[0]
                         }
 
 
@@ -239,12 +239,12 @@ class Piece:
 
 def ranges(settings: Sequence[str]) -> list[tuple[int, int]]:
     """The bounds of the runs of equal texts."""
-    found, start = [], 0
+    spans, start = [], 0
     for _, same in groupby(settings):
         stop = start + len(list(same))
-        found.append((start, stop))
+        spans.append((start, stop))
         start = stop
-    return found
+    return spans
 
 
 def job_norms(grad: Tensor) -> Tensor:

@@ -117,11 +117,11 @@ def _judged(
 
     The results are on the CPU. predict: inputs -> probabilities (B, classes). decide: probabilities -> classes (B,).
     """
-    found = []
+    batches = []
     for x, y in data.batches("test"):
         p = predict(x)
-        found.append((y.cpu(), decide(p).cpu(), (p[:, 1] if p.shape[1] == 2 else p.max(1).values).cpu()))
-    y, best, p = (torch.cat(column) for column in zip(*found, strict=True))
+        batches.append((y.cpu(), decide(p).cpu(), (p[:, 1] if p.shape[1] == 2 else p.max(1).values).cpu()))
+    y, best, p = (torch.cat(column) for column in zip(*batches, strict=True))
     return y, best, p
 
 
@@ -163,10 +163,10 @@ def by_class(
     counts: np.ndarray, labels: Sequence[str], metrics: Sequence[Callable] = (precision, recall, f1)
 ) -> dict[str, dict[str, float | int | None]]:
     """Metrics and the number of samples of each class, from a confusion matrix (classes, classes)."""
-    found: dict[str, dict[str, float | int | None]] = {label: {} for label in labels}
+    rows: dict[str, dict[str, float | int | None]] = {label: {} for label in labels}
     for metric in metrics:
         for label, value in zip(labels, metric(counts, average="per_class").tolist(), strict=True):
-            found[label][metric.__name__] = None if isnan(value) else value
+            rows[label][metric.__name__] = None if isnan(value) else value
     for label, support in zip(labels, counts.sum(1).tolist(), strict=True):
-        found[label]["support"] = support
-    return found
+        rows[label]["support"] = support
+    return rows

@@ -152,8 +152,8 @@ class Supervised(SampleTask):
         criterion: Criterion = None
         if self.mixing:
             x, other, share = self.mixing(x, y)
-            own = self._training_loss
-            criterion = lambda out, y: share * own(out, y) + (1 - share) * own(out, other)  # noqa: E731
+            plain = self._training_loss
+            criterion = lambda out, y: share * plain(out, y) + (1 - share) * plain(out, other)  # noqa: E731
         with self.device.autocast():
             out = self.net(x)
         loss, metrics = self.loss_and_metrics(out, y, weights, criterion)
@@ -210,10 +210,10 @@ class Supervised(SampleTask):
     def _asked_for(self, out: Tensor, y: Tensor) -> Metrics:
         """Metrics of task.metrics that cost little in training, or the values that they follow from (see `logged`)."""
         measures = self.scoring.measures
-        found = measures.per_sample(out if self.spec.classes else self.scaling.in_unit(out), y)
+        metrics = measures.per_sample(out if self.spec.classes else self.scaling.in_unit(out), y)
         if measures.of_counts and self.device.dist.size == 1:
-            found[OUTCOMES] = y * measures.classes + self._labels(out)
-        return found
+            metrics[OUTCOMES] = y * measures.classes + self._labels(out)
+        return metrics
 
     def logged(self, means: dict[str, float]) -> dict[str, float]:
         return self.scoring.measures.logged(means)
@@ -229,8 +229,8 @@ class Supervised(SampleTask):
         dist = self.device.dist
         batches = islice(data.batches(split), dist.rank, None, dist.size)  # each process every size-th batch
         totals = dist.all_reduce_sum(self.totals(batches, outcomes if self.scoring else None))
-        found = dict(zip(self.means, (totals / data.size(split)).tolist(), strict=True))
-        return found | (self.scoring(outcomes, split) if self.scoring else {})
+        means = dict(zip(self.means, (totals / data.size(split)).tolist(), strict=True))
+        return means | (self.scoring(outcomes, split) if self.scoring else {})
 
     @torch.no_grad()
     def totals(self, batches: Iterable[Batch], outcomes: list[tuple[Tensor, Tensor]] | None = None) -> Tensor:
@@ -249,8 +249,11 @@ class Supervised(SampleTask):
                 values["mse"] = (self.scaling.in_unit(out) - y).square().mean(1)
             elif "top5" in self.means:
                 values["top5"] = (out.topk(5).indices == y[:, None]).any(1)
-            found = {"loss": self._loss(out, y) * num, **{name: self.jobs.sum(each) for name, each in values.items()}}
-            for name, value in found.items():
+            of_batch = {
+                "loss": self._loss(out, y) * num,
+                **{name: self.jobs.sum(each) for name, each in values.items()},
+            }
+            for name, value in of_batch.items():
                 sums[name] = sums.get(name, 0) + value.to(exact)
             if outcomes is not None:
                 outcomes.append((y, self._predictions(out)))

@@ -86,8 +86,8 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
 
 def _files(folder: Path) -> list[Path]:
     """Return a finished run's best checkpoint, config and summary."""
-    found = [best_weights(folder), folder / ".hydra" / "config.yaml", folder / "summary.json"]
-    return [path for path in found if path.is_file()]
+    paths = [best_weights(folder), folder / ".hydra" / "config.yaml", folder / "summary.json"]
+    return [path for path in paths if path.is_file()]
 
 
 class _Position:

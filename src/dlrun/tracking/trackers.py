@@ -182,9 +182,9 @@ class Mlflow:
             self.client.update_run(run_id, status="RUNNING")
             self.run_id = run_id
             return run_id
-        found = self.client.get_experiment_by_name(self.experiment)
-        if found:
-            experiment = found.experiment_id
+        existing = self.client.get_experiment_by_name(self.experiment)
+        if existing:
+            experiment = existing.experiment_id
         else:
             place = None if self.uri else (run.base.resolve() / "mlflow").as_uri()
             experiment = self.client.create_experiment(self.experiment, artifact_location=place)

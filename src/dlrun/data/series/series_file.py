@@ -169,18 +169,18 @@ class SeriesFile(Encoded):
             self._timed(frame, origin.row_name), self.settings.group, self.settings.time, self.windows.skip_gaps
         )
         values = torch.from_numpy(encode(rows.frame, encoding, rows.row_name))
-        found = []
+        windows = []
         for number, name in enumerate(rows.names):
-            own = (rows.ids == number).nonzero()[0]
-            if len(own) < length or rows.breaks[own[-length + 1 :]].any() and length > 1:
+            of_series = (rows.ids == number).nonzero()[0]
+            if len(of_series) < length or rows.breaks[of_series[-length + 1 :]].any() and length > 1:
                 where = f"{path}: the series {name}" if name else str(path)
-                found_rows = counted(len(own), "row") if len(own) < length else "a gap in its last rows"
+                found_rows = counted(len(of_series), "row") if len(of_series) < length else "a gap in its last rows"
                 raise DataError(
                     f"{where} has {found_rows}; a window has {counted(length, 'step')}\n"
                     f"  expected at least {length} rows at the end that follow each other without a gap"
                 )
-            found.append((name or f"after row {len(own)}", values[own[-length:]]))
-        return found
+            windows.append((name or f"after row {len(of_series)}", values[of_series[-length:]]))
+        return windows
 
     def baselines(self, split: str) -> dict[str, dict[str, float]]:
         """Return the metrics of forecasts without learning, by name; none if there is nothing to forecast."""

@@ -64,7 +64,7 @@ def read_table(
 def _no_standard_error() -> Iterator[None]:
     """Hide the Rust traceback that polars prints about a damaged file; its exception says the same."""
     try:
-        kept = os.dup(2)
+        stderr = os.dup(2)
     except OSError:  # it is closed
         yield
         return
@@ -73,8 +73,8 @@ def _no_standard_error() -> Iterator[None]:
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
@@ -102,8 +102,8 @@ def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl
             except pl.exceptions.ComputeError as error:
                 if MISFIT not in str(error):
                     raise
-                found = scan(infer_schema_length=None).collect_schema()
-                too_long = {name: pl.String for name, kind in found.items() if kind == pl.Int128}
+                schema = scan(infer_schema_length=None).collect_schema()
+                too_long = {name: pl.String for name, kind in schema.items() if kind == pl.Int128}
                 frame = scan(infer_schema_length=None, schema_overrides={**chosen, **too_long}).collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         raise _refused(text, error) from None
@@ -121,17 +121,17 @@ def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame], time: str | N
     missing = text.form.missing
     if any(map(_is_value, missing)):
         return None
-    found, with_missing = (
+    kinds, with_missing = (
         scan(infer_schema_length=GUESSED_FROM, null_values=words).collect_schema() for words in (None, list(missing))
     )
-    if found != with_missing:
+    if kinds != with_missing:
         return None
     try:
-        head = read_head(text, found)
+        head = read_head(text, kinds)
         if head is None:
             return None
         convert, dates = _date_parser(head, time) if time else (None, ())
-        frame = read_blocks(text, {**found, **_repeated(head, dates)}, convert)
+        frame = read_blocks(text, {**kinds, **_repeated(head, dates)}, convert)
     except pl.exceptions.PolarsError:  # a value of another type, or a line of too many or too few
         return None
     if frame is None:

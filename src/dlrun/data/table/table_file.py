@@ -174,8 +174,10 @@ class TableFile(Encoded):
         """Return the parts of the table and its name."""
         if self.source is not None:
             frames = self.source()
-            kept = {name: frame.cast({pl.Enum: pl.Categorical}) for name, frame in frames.items()}  # no texts of a file
-            return {name: NamedFrame(frame, partial(_row_of, name)) for name, frame in kept.items()}, "the table"
+            plain = {
+                name: frame.cast({pl.Enum: pl.Categorical}) for name, frame in frames.items()
+            }  # no texts of a file
+            return {name: NamedFrame(frame, partial(_row_of, name)) for name, frame in plain.items()}, "the table"
         parts, where = {}, ""
         for name, file in self.paths.items():
             if file:

@@ -166,8 +166,8 @@ class Texts(OnDevice):
         if not self.stratify or corpus.num_val and not folds or not fraction and not folds:
             return split_rows(corpus.num_train, *self.split_config, corpus.num_val)
         labels = np.array(corpus.labels[: corpus.num_train])
-        found = split_random(corpus.num_train, (1 - fraction, fraction, 0.0), folds, fold, labels, "text")
-        return {name: found[name] for name in ("train", "val")}
+        splits = split_random(corpus.num_train, (1 - fraction, fraction, 0.0), folds, fold, labels, "text")
+        return {name: splits[name] for name in ("train", "val")}
 
     def _words(self) -> tuple[str, ...]:
         if not self.words:

@@ -71,10 +71,9 @@ class ConditionalGan(Gan):
         metrics = super().evaluate(data, split)
         if self.quality.features:
             z, y = self.codes(SAMPLES, 7)
-            found = self.quality.features.classify((apply_in_chunks(self.evaluated(), z, self.device) + 1) / 2).argmax(
-                1
-            )
-            metrics["class_acc"] = (found == y).float().mean().item()
+            samples = apply_in_chunks(self.evaluated(), z, self.device)
+            predicted = self.quality.features.classify((samples + 1) / 2).argmax(1)
+            metrics["class_acc"] = (predicted == y).float().mean().item()
         return metrics
 
     @torch.no_grad()

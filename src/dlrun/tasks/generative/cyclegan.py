@@ -132,26 +132,28 @@ class Cyclegan(SampleTask):
             for here, there, x in domains(batch):
                 fake = apply_in_chunks(to[there], x, self.device)
                 cycle = (apply_in_chunks(to[here], fake, self.device) - x).abs().flatten(1).mean(1) / 2
-                found = {"cycle_mae": cycle, "luminance_corr": correlation(luminance(x), luminance(fake)), "real": x}
-                found |= {"colour": colourfulness(x)} if self.is_colour else {}
-                for name, value in found.items():
+                measures = {"cycle_mae": cycle, "luminance_corr": correlation(luminance(x), luminance(fake)), "real": x}
+                measures |= {"colour": colourfulness(x)} if self.is_colour else {}
+                for name, value in measures.items():
                     values[here].setdefault(name, []).append(value)
-                found = {"fake": fake} | ({"colour_of_translations": colourfulness(fake)} if self.is_colour else {})
-                for name, value in found.items():
+                measures = {"fake": fake} | ({"colour_of_translations": colourfulness(fake)} if self.is_colour else {})
+                for name, value in measures.items():
                     values[there].setdefault(name, []).append(value)
         results = []
-        for found in ({name: torch.cat(parts) for name, parts in each.items()} for each in values):
-            real, fake = found.pop("real"), found.pop("fake")
+        for measures in ({name: torch.cat(parts) for name, parts in each.items()} for each in values):
+            real, fake = measures.pop("real"), measures.pop("fake")
             count = min(SAMPLES, len(real), len(fake))
             result = {"swd": sliced_wasserstein(real[:count], fake[:count]).item()}
-            results.append(result | {name: value.mean().item() for name, value in found.items()})
+            results.append(result | {name: value.mean().item() for name, value in measures.items()})
         return results
 
     def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
-        found = self.measured(data, split)
+        measures = self.measured(data, split)
         if self.is_colour:
-            found = [each | {"colour_gap": abs(each["colour"] - each["colour_of_translations"])} for each in found]
-        return {name: sum(each[name] for each in found) / len(found) for name in self.scores}
+            measures = [
+                each | {"colour_gap": abs(each["colour"] - each["colour_of_translations"])} for each in measures
+            ]
+        return {name: sum(each[name] for each in measures) / len(measures) for name in self.scores}
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:

@@ -90,11 +90,11 @@ class Infogan(Gan):
     def categories(self, data: SampleData, split: str) -> tuple[Tensor, Tensor]:
         """The category (N,) in which Q sorts each image of a split, and its class (N,)."""
         critic, k = self.net.critic.eval(), self.net.categories
-        found = [
+        pairs = [
             (apply_in_chunks(critic, x, self.device)[:, 1 : 1 + k].argmax(1), y)
             for x, y in rescaled(data.batches(split), data, -1.0, 1.0)
         ]
-        return torch.cat([category for category, _ in found]), torch.cat([y for _, y in found])
+        return torch.cat([category for category, _ in pairs]), torch.cat([y for _, y in pairs])
 
     def counts(self, category: Tensor, y: Tensor) -> np.ndarray:
         """Number of images of each category (rows) and class."""
