@@ -8,7 +8,8 @@ import re
 import typing
 from collections.abc import Iterator
 
-from dlrun.config.signatures import Signature, can_be_own, is_allowed, mismatch, of_rest, public_names, signature
+from dlrun.config.signatures import Signature, can_be_own, is_allowed, of_rest, public_names, signature
+from dlrun.config.values import mismatch
 from dlrun.errors import UserError, nearest, some
 from dlrun.types import Average, Better, Named, Nested, OfTargets
 

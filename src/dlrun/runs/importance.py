@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlrun.config.saved import own_config, require_finished
-from dlrun.config.signatures import mismatch
+from dlrun.config.values import mismatch
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json as json_line
 from dlrun.output.console import number, table

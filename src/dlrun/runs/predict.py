@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from dlrun.config.saved import own_config, require_finished
-from dlrun.config.signatures import mismatch
+from dlrun.config.values import mismatch
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.folders import require_plain

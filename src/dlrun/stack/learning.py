@@ -16,8 +16,9 @@ from dlrun.stack.axes import per_job
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.losses import ClassWeights, Losses, Penalties
 from dlrun.stack.net import StackedNet
+from dlrun.stack.pieces import ranges
 from dlrun.stack.play import Collectors, Replays, evaluate
-from dlrun.stack.update import StackedUpdate, backward, ranges
+from dlrun.stack.update import StackedUpdate, backward
 from dlrun.system.replay import StepReplay
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.rl.a2c import A2C

@@ -4,7 +4,6 @@ import io
 import math
 import os
 from collections.abc import Callable, Container, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from dlrun.data.table.blanks import stripped, without_empty_rows
 from dlrun.data.table.blocks import read_blocks, read_head
 from dlrun.data.table.dates import ambiguity, date_format, parsed
 from dlrun.data.table.text import EXPECTED, Format, TableText, content_of, head_of, text_of, undecodable
@@ -19,8 +19,6 @@ from dlrun.errors import DataError, counted, first_line
 
 MISFIT = "as dtype"  # in polars' message about a value that is not of its column's type
 SAMPLED = 4000  # rows that decide whether a column has few different texts
-PART = 2**17  # rows whose texts are compared at once
-WORKERS = 2  # threads that look for blanks around texts
 GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types before it reads all of them
 
 
@@ -83,7 +81,7 @@ def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
             frame = pl.read_parquet(path if content is None else io.BytesIO(content), glob=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} is not an intact Parquet file: {first_line(error)}\n  {EXPECTED}") from None
-    return _without_empty_rows(frame.cast({pl.Enum: pl.Categorical}))
+    return without_empty_rows(frame.cast({pl.Enum: pl.Categorical}))
 
 
 def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl.DataFrame:
@@ -110,7 +108,7 @@ def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl
     frame.columns = text.names
     if frame.height and frame[:, -1].null_count():
         _check_short_rows(text)
-    return _without_empty_rows(_stripped(frame, text.form.missing))
+    return without_empty_rows(stripped(frame, text.form.missing))
 
 
 def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame], time: str | None) -> pl.DataFrame | None:
@@ -172,48 +170,6 @@ def _is_value(text: str) -> bool:
         return not math.isnan(float(text))
     except ValueError:
         return text.lower() in ("true", "false")
-
-
-def _stripped(frame: pl.DataFrame, missing: tuple[str, ...]) -> pl.DataFrame:
-    """Remove blanks around texts, in place; a text that then is empty or means "no value" becomes null.
-
-    Columns of few different texts become pl.Enum.
-    """
-    texts = [i for i, column in enumerate(frame) if column.dtype in (pl.Categorical, pl.String)]
-    with ThreadPoolExecutor(WORKERS) as threads:
-        for i, column in zip(texts, threads.map(partial(_clean, missing=missing), frame[:, texts]), strict=True):
-            frame.replace_column(i, column)
-    return frame
-
-
-def _clean(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
-    if column.dtype == pl.String:
-        return _without_blanks(column, missing)
-    different = column.unique().cast(pl.String).drop_nulls().sort()
-    levels = _without_blanks(different, missing)
-    if (levels.is_null() | (levels == different)).all():
-        return column.cast(pl.Enum(levels.drop_nulls()), strict=False)
-    return _without_blanks(column.cast(pl.String), missing)
-
-
-def _without_blanks(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
-    parts, is_changed = [], False
-    for first in range(0, len(column), PART):  # most columns need no change, and so no copy
-        part = column.slice(first, PART)
-        texts = part.str.strip_chars()
-        is_none = texts.is_in(["", *missing])
-        if is_none.any() or (texts.str.len_bytes() != part.str.len_bytes()).any():
-            part, is_changed = texts.set(is_none, None), True
-        parts.append(part)
-    return pl.concat(parts) if is_changed else column
-
-
-def _without_empty_rows(frame: pl.DataFrame) -> pl.DataFrame:
-    is_empty = pl.Series([True]).new_from_index(0, frame.height)
-    for column in frame:  # until a row has none left that may be empty
-        if not column.null_count() or not (is_empty := is_empty & column.is_null()).any():
-            return frame
-    return frame.filter(~is_empty)
 
 
 def _check_short_rows(text: TableText) -> None:
