@@ -15,7 +15,7 @@ FILES = {
     path.relative_to(SRC).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
     for path in sorted(SRC.rglob("*.py"))
 }
-GROUND = {"errors", "paths", "types", "spec", "clock", "seeds", "overrides"}
+GROUND = {"errors", "paths", "types", "spec", "clock", "seeds", "overrides", "output.report"}
 MAY = {  # from the lowest layer up; `dlrun` itself, for the version, may be imported by all
     "": set(),
     "call": set(),
@@ -28,8 +28,9 @@ MAY = {  # from the lowest layer up; `dlrun` itself, for the version, may be imp
     "clock": {"errors"},
     "system": {"errors", "seeds"},
     "output": GROUND | {"system"},
-    "models.options": set(),
-    "models": {"models.options", "errors", "paths", "spec", "types"},
+    "output.report": set(),
+    "models.options": {"output.report"},
+    "models": {"models.options", "output.report", "errors", "paths", "spec", "types"},
     "config": GROUND | {"output"},
     "optim": GROUND | {"system"},
     "data.base": {"seeds", "spec"},
@@ -89,8 +90,9 @@ MODULES = {
     "sweep": {"call"},
     "runs": {"call"},
     "config.source": {"errors"},
+    "config.values": {"types"},
     "config.signatures": {"errors", "spec", "types", "config.consent", "config.source"},
-    "config.named": {"errors", "types", "config.signatures"},
+    "config.named": {"errors", "types", "config.signatures", "config.values"},
     "config.build": {"errors", "spec", "types", "config.signatures", "config.named", "config.pairing"},
     "data.envs.envs": GROUND | {"data.base", "config.extras", "data.envs.cartpole", "data.envs.gymnasium_env"},
     "data.envs.gymnasium_env": GROUND | {"config.signatures"},
@@ -127,10 +129,9 @@ HYDRA = {
     "config.code_options",
     "config.compose",
     "config.explain",
-    "config.flags",
+    "config.hydra_internals",
     "config.loader",
     "config.older",
-    "config.quicker",
     "config.saved",
     "runs.data_config",
     "train.resume",

@@ -149,7 +149,7 @@ Higher = Annotated[Any, Better("max")]
 Lower = Annotated[Any, Better("min")]
 Loss = Annotated[Any, Named("dlrun.tasks.losses", ("out", "y", "reduction"), ("out", "y"), ("auto",), classes=True)]
 Metric = Annotated[Any, Named("dlrun.tasks.metrics", ("y", "p", "predicted", "counts", "out"), better=True)]
-Change = Annotated[Any, Named("", ("x", "draw"), ("x",))]  # of images; the user's own only
+Change = Annotated[Any, Named("", ("x", "context"), ("x",))]  # of images; the user's own only
 
 # in quotes, because their modules import torch
 ImageReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.images", "function")]

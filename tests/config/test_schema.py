@@ -19,7 +19,8 @@ from dlrun.config.named import named_of, problems_of_named
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.schema import schema
 from dlrun.config.schema_types import typed
-from dlrun.config.signatures import mismatch, signature
+from dlrun.config.signatures import signature
+from dlrun.config.values import mismatch
 from dlrun.errors import UserError
 from dlrun.types import Loss
 

@@ -139,8 +139,8 @@ def test_folds_divide_all_samples_that_are_not_test():
     for fold in range(4):
         data = make(arrays=given, folds=4, fold=fold)
         data.load(CPU)
-        assert not set(data.places("val")) & set(data.places("train")) and data.places("test") == list(range(45, 60))
-        held += data.places("val")
+        assert not set(data.origins("val")) & set(data.origins("train")) and data.origins("test") == list(range(45, 60))
+        held += data.origins("val")
     assert sorted(held) == list(range(45))
 
 

@@ -101,7 +101,7 @@ def test_windows_are_gathered_from_the_rows(tmp_path):
     assert np.array_equal(y, np.stack([values[i + 5 : i + 8] for i in range(80, 93)]))
     mean, std = values[:60].astype(np.float64).mean(), values[:60].astype(np.float64).std(ddof=1)
     assert np.allclose(x[:, :, 0], np.stack([(values[i : i + 5] - mean) / std for i in range(80, 93)]), atol=1e-5)
-    assert data.resident.x["fit"].shape == (100, 3) and data.resident.y["fit"].shape == (100, 1)
+    assert data.resident.x["train_arrays"].shape == (100, 3) and data.resident.y["train_arrays"].shape == (100, 1)
 
 
 def test_statistics_come_from_the_train_split_only(tmp_path):
@@ -181,12 +181,13 @@ def test_whole_series_are_in_folds(tmp_path):
     for fold in range(3):
         keys = ["data.target=kind", "data.series=id", "data.window=null", "data.folds=3", f"data.fold={fold}"]
         data = loaded(path, *keys)
-        assert not set(data.places("val")) & set(data.places("train"))
-        held += data.places("val")
-    assert len(set(held)) == len(held) == 16 and {f"s{i}" for i in range(20)} == {*held, *data.places("test")}
+        assert not set(data.origins("val")) & set(data.origins("train"))
+        held += data.origins("val")
+    assert len(set(held)) == len(held) == 16 and {f"s{i}" for i in range(20)} == {*held, *data.origins("test")}
     windows = loaded(path, "data.target=kind", "data.series=id", "data.window=3", "data.folds=3")
-    assert {place.partition(",")[0] for place in windows.places("val")} == set(held[: len(windows.places("val")) // 2])
-    assert windows.places("val")[0].endswith(", step 0") and windows.places("val")[1].endswith(", step 1")
+    origins = windows.origins("val")
+    assert {origin.partition(",")[0] for origin in origins} == set(held[: len(origins) // 2])
+    assert origins[0].endswith(", step 0") and origins[1].endswith(", step 1")
     with pytest.raises(UserError, match="data.folds=3: these series are split by time.*\n  expected data.folds=0"):
         loaded(path, "data.target=x", "data.series=id", "data.window=1", "data.horizon=1", "data.folds=3")
 
@@ -278,7 +279,7 @@ def test_a_run_forecasts_the_values_after_a_file(run, tmp_path, monkeypatch, cap
     expected = rebuilt.task.predict(window[None])[0].tolist()
     assert [record[f"output t +{i}"] for i in (1, 2, 3)] == pytest.approx(expected, rel=1e-5)
     whole = loaded(run.parent / "weather.csv", *WEATHER)  # encoded alike, whatever else is in the file
-    assert torch.allclose(window, whole.resident.x["fit"][145:150], atol=1e-6)
+    assert torch.allclose(window, whole.resident.x["train_arrays"][145:150], atol=1e-6)
     own = json.loads(command(monkeypatch, capsys, "evaluate", run, "--json"))["metrics"]
     test = write(tmp_path / "test.csv", weather(200)[160:])
     found = json.loads(command(monkeypatch, capsys, "evaluate", run, "--on", test, "--json"))["metrics"]

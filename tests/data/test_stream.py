@@ -10,7 +10,7 @@ from runs import assert_same, rows
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import dlrun
-from dlrun.data.stream.place import Position, is_plain
+from dlrun.data.stream.position import StreamReader, is_plain
 from dlrun.tasks.supervised import Supervised
 
 WORDS = ["model.hidden=[8]", "trainer.device=cpu", "trainer.log_every=0", "data.classes=2", "trainer.checkpoint_gap=0"]
@@ -99,11 +99,11 @@ def cut_and_resumed(words, loaders, step, folder):
 def test_a_state_without_the_random_numbers_of_workers_is_not_called_exact():
     """torchdata 0.11: after kill -9 a shuffled loader with workers that draw noise yields other noise."""
     given = loader("stateful")[0]
-    given.num_workers, position = 2, Position()
+    given.num_workers, position = 2, StreamReader()
     position.attach(given, None)
     assert position.promise().startswith("resumes by its state_dict; exact unless its workers draw random numbers")
     next(position.batches(0, 0, 0, 12))
-    again = Position()
+    again = StreamReader()
     again.attach(given, None)
     again.load_state_dict(position.state_dict())
     assert again.find(0).startswith("the stream continues from its state_dict; exact unless its workers draw")

@@ -429,7 +429,7 @@ def test_predictions_replace_no_column(tmp_path, monkeypatch, capsys):
 def test_the_positive_class_can_be_chosen(table, tmp_path):
     data = loaded(table, "data.positive=no")
     assert data.spec.labels == ("yes", "no")
-    assert [people()[row]["bought"] for row in data.places("test")] == [
+    assert [people()[row]["bought"] for row in data.origins("test")] == [
         data.spec.labels[y] for y in data.resident.targets("test")
     ]
     with pytest.raises(UserError, match=r"data.positive=yess: the classes of bought are no, yes; did you mean 'yes'\?"):

@@ -65,7 +65,7 @@ def test_each_image_is_warped_differently_and_borders_are_black():
 def test_a_sheet_shows_what_augmentation_does(key, is_drawn, tmp_path):
     keys = ["data=mnist", "data.source.download=false", "model.hidden=[4]", "trainer.device=cpu"]
     session = Session(*compose(*keys, f"data_dir={write_mnist(tmp_path)}", f"data.augment.{key}"))
-    figures = session.task.report(session.data)["figures"]
+    figures = session.task.report(session.data).figures
     assert ("augmented" in figures) == is_drawn
     if is_drawn:
         sheet = figures["augmented"].args[0]

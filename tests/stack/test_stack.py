@@ -202,7 +202,7 @@ def test_jobs_together_log_what_they_log_alone(config, tmp_path, monkeypatch):
     """Each on a fold of its own, two with weights of classes. Without batch normalisation: the bias before it learns
     from rounding errors only, with Adam's full steps.
     """
-    monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
+    monkeypatch.setattr("dlrun.train.session.plot", lambda *args: None)
     own = [[f"data.fold={k}", f"task.class_weights={'balanced' if k % 2 else 'null'}"] for k in range(4)]
     configs = [config(*COMMON, *job, *own[k], "model.norm=layer", "data.folds=4") for k, job in enumerate(JOBS)]
     assert together(tmp_path / "stack", configs)
@@ -291,7 +291,7 @@ def test_other_tasks_log_what_they_log_alone(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["wgan_gp", "dqn", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_other_tasks_that_were_killed_end_with_the_same_bits(name, tmp_path, monkeypatch):
     """Two updates, environments in mid-episode, replay buffers; and a job that leaves."""
-    monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
+    monkeypatch.setattr("dlrun.train.session.plot", lambda *args: None)
     common = [*OTHERS[name], f"task={name}", "trainer.checkpoint_every_steps=1", f"trainer.device={runs.DEVICE}"]
     early = [[], ["trainer.patience=1", "trainer.min_delta=1e6"], []]
     configs = [compose(*common, f"seed={k}", *more) for k, more in enumerate(early)]
@@ -371,7 +371,7 @@ def written(path: Path) -> int:
 
 
 def test_a_stack_on_a_full_disk_can_be_resumed(config, tmp_path, monkeypatch):
-    monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
+    monkeypatch.setattr("dlrun.train.session.plot", lambda *args: None)
     configs = [config(*COMMON, *job, "trainer.checkpoint_every_steps=1") for job in JOBS[:2]]
     assert together(tmp_path / "whole", configs)
     assert not together(tmp_path / "cut", configs, kill_at=6)
@@ -388,7 +388,7 @@ def full(*arguments: object) -> None:
 
 
 def test_a_signal_saves_all_jobs_and_each_can_be_resumed_alone(config, tmp_path, monkeypatch):
-    monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
+    monkeypatch.setattr("dlrun.train.session.plot", lambda *args: None)
     configs = [config(*COMMON, *job) for job in JOBS[:2]]
     assert not together(tmp_path, configs, stop_at=6)
     assert read_summary(tmp_path / "0")["status"] == "stopped"

@@ -17,7 +17,7 @@ from dlrun.config.build import build
 from dlrun.data.base import Arrays
 from dlrun.errors import ConfigError, DataError, PairingError, UserError
 from dlrun.models.cyclegan import Cycle, cyclegan
-from dlrun.output.drawing import render
+from dlrun.output.figures import render
 from dlrun.spec import Image
 from dlrun.tasks.generative.cyclegan import Cyclegan, colourfulness, correlation, domains, luminance
 
@@ -192,8 +192,8 @@ def test_sheets_and_predictions():
     first = (data.x[data.y == 1][0] + 1) / 2
     assert torch.equal(sheets["from_1"][:, :8, :8], first), "the first row holds the images"
     report = task.report(data)
-    assert sorted(report["figures"]) == ["from_0", "from_1"] and report["domains"].keys() == {"grey", "red"}
-    assert all(render(figure).std() > 1 for figure in report["figures"].values())
+    assert sorted(report.figures) == ["from_0", "from_1"] and report.numbers["domains"].keys() == {"grey", "red"}
+    assert all(render(figure).std() > 1 for figure in report.figures.values())
     images = (data.x[:3] + 1) / 2
     both = task.predict(images)
     assert both.shape == (3, 3, 8, 16) and both.min() >= 0 and both.max() <= 1

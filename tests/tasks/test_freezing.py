@@ -141,12 +141,12 @@ def test_the_schedule_scales_all_rates_and_the_base_rate_is_logged(tmp_path):
 CASES = {
     "sgd": ["optimizer=sgd", "schedule=one_cycle"],
     "adam": ["optimizer=adam", "optimizer.weight_decay=0.01", "trainer.ema=0.9"],
-    "pieces": ["optimizer=rmsprop", "task.grad_accum_steps=2", "trainer.clip_global_norm=0.5", "trainer.on_nan=skip"],
+    "steps": ["optimizer=rmsprop", "task.grad_accum_steps=2", "trainer.clip_global_norm=0.5", "trainer.on_nan=skip"],
     "bf16": ["optimizer=adamw", "trainer.precision=bf16"],
 }
 
 
-@pytest.mark.thorough(but=["pieces"])
+@pytest.mark.thorough(but=["steps"])
 @pytest.mark.parametrize("case", CASES)
 def test_resuming_across_an_unfreezing_is_exact(case, tmp_path):
     """2 epochs of 4 steps; the last but one layer learns from step 2 on, the first from step 6 on."""

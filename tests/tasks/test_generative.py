@@ -21,7 +21,7 @@ from dlrun.models.attention import SelfAttention
 from dlrun.models.autoencoder import adversarial_autoencoder, autoencoder, conv_autoencoder, halvings, vae
 from dlrun.models.gan import Pair, gan
 from dlrun.models.mlp import mlp
-from dlrun.output.drawing import render
+from dlrun.output.figures import render
 from dlrun.spec import Image, Table
 from dlrun.tasks.generative.adversarial_autoencoder import AdversarialAutoencoder
 from dlrun.tasks.generative.autoencoder import Autoencoder
@@ -288,12 +288,12 @@ def test_reports_are_figures(kind, latent):
         build = {Vae: vae, Autoencoder: autoencoder}.get(kind, adversarial_autoencoder)
         task = make(kind, build(SMALL, latent=latent, hidden=[8], **more, **DENSE), SMALL)
     report = task.report(data_of(random_images(SMALL), SMALL))
-    figures = report["figures"]
+    figures = report.figures
     assert {"reconstructions", "interpolation"} <= figures.keys()
     assert ("latent_map" in figures) == ("latent_plane" in figures) == (latent == 2)
-    assert ("pca_mse" in report) == ("pca_reconstructions" in figures) == (kind is Autoencoder)
+    assert ("pca_mse" in report.numbers) == ("pca_reconstructions" in figures) == (kind is Autoencoder)
     assert all(render(figure).std() > 1 for figure in figures.values())
-    one = task.report(data_of(random_images(SMALL, 1), SMALL))["figures"]
+    one = task.report(data_of(random_images(SMALL, 1), SMALL)).figures
     assert "interpolation" not in one and "reconstructions" in one, "one image has nothing between"
 
 
@@ -470,7 +470,7 @@ def test_every_gan_finds_a_blob(kind, keys):
     assert after["swd"] < 0.4 * before["swd"]
     assert set(after) == set(task.scores) and task.net.training
     assert task.preview(data)["samples"].shape == (3, 96, 96)
-    assert list(task.report(data)["figures"]) == ["samples"]
+    assert list(task.report(data).figures) == ["samples"]
 
 
 @pytest.mark.thorough
@@ -532,7 +532,7 @@ def test_images_of_a_pair():
     data = data_of(2 * random_images(SMALL) - 1, SMALL)
     assert task.preview(data)["samples"].shape == (1, 89, 89)  # ten times 8 pixels and nine gaps
     assert task.predict(torch.randn(3, 4)).min() >= 0, "pixels in [0, 1]"
-    figures = task.report(data)["figures"]
+    figures = task.report(data).figures
     assert sorted(figures) == ["interpolation", "samples"]
     assert all(render(figure).std() > 1 for figure in figures.values())
 

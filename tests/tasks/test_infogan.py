@@ -14,7 +14,7 @@ from toys import Batches, learn, seeded
 
 from dlrun.errors import ConfigError, PairingError, UserError
 from dlrun.models.infogan import infogan, uniform
-from dlrun.output.drawing import render
+from dlrun.output.figures import render
 from dlrun.spec import Image
 from dlrun.tasks.generative.infogan import Infogan
 from dlrun.tasks.generative.matching import clustering_accuracy, matched, purity
@@ -133,9 +133,9 @@ def test_sheets_have_a_category_in_each_row():
         "samples": (1, 35, 26), "code_1": (1, 35, 89), "code_2": (1, 35, 89)
     }  # fmt: skip
     report = task.report(data)
-    assert sorted(report["figures"]) == ["clusters", "code_1", "code_2", "confusion_matrix", "samples"]
-    assert all(render(figure).std() > 1 for figure in report["figures"].values())
-    assert sorted(report["class_of_category"]) == [0, 1, 2, 3]
+    assert sorted(report.figures) == ["clusters", "code_1", "code_2", "confusion_matrix", "samples"]
+    assert all(render(figure).std() > 1 for figure in report.figures.values())
+    assert sorted(report.numbers["class_of_category"]) == [0, 1, 2, 3]
     scores = task.evaluate(data, "val")
     assert scores.keys() == task.scores.keys() and 0 < scores["clustering_acc"] <= scores["purity"] <= 1
 
@@ -145,7 +145,7 @@ def test_images_without_classes_have_no_clusters_to_match():
     task, data = make_infogan(spec), data_of(2 * random_images(spec) - 1, spec)
     assert task.evaluate(data, "val").keys() == task.scores.keys() == {"swd"}
     report = task.report(data)
-    assert sorted(report["figures"]) == ["clusters", "code_1", "code_2", "samples"] and len(report) == 1
+    assert sorted(report.figures) == ["clusters", "code_1", "code_2", "samples"] and not report.numbers
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.0])

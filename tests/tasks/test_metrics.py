@@ -40,7 +40,7 @@ NAMES = ("f1", "precision", "recall")
 @pytest.fixture(autouse=True)
 def without_plots(monkeypatch):
     """They take most of a small run's time."""
-    monkeypatch.setattr("dlrun.output.run_folder.RunFolder.draw", lambda *arguments: None)
+    monkeypatch.setattr("dlrun.output.run_folder.RunFolder.write_plots", lambda *arguments: None)
 
 
 def drawn(classes: int, seed: int, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -323,7 +323,7 @@ MINE = {
         def darker(x, *, by: float = 0.5):
             return x - by
 
-        def smaller(x, draw):
+        def smaller(x, context):
             return x[:, :, 1:]
     """,
 }

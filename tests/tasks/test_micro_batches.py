@@ -6,10 +6,10 @@ import torch
 from dlrun.clock import Clock
 
 
-@pytest.mark.parametrize("pieces", [2, 3, 16])
-def test_micro_batches_give_the_gradient_of_the_whole_batch(pieces, session):
+@pytest.mark.parametrize("grad_accum_steps", [2, 3, 16])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(grad_accum_steps, session):
     gradients, metrics = [], []
-    for count in (1, pieces):
+    for count in (1, grad_accum_steps):
         task = session(f"task.grad_accum_steps={count}", "task.l2=0.01", "task.l1=0.001", "optimizer=sgd").task
         x, y = torch.rand(16, 1, 28, 28), torch.arange(16) % 10
         x = torch.linspace(0, 1, x.numel()).reshape(x.shape).sin()

@@ -74,9 +74,9 @@ class Echo:
 class Toy:
     """`Echo`, or envs like it, as data."""
 
-    def __init__(self, num_envs=8, epoch_frames=2048, world=Echo, **keys):
-        self.spec, self.num_envs, self.epoch_frames = world.spec, num_envs, epoch_frames
-        self.make = partial(world, **keys)
+    def __init__(self, num_envs=8, epoch_frames=2048, env=Echo, **keys):
+        self.spec, self.num_envs, self.epoch_frames = env.spec, num_envs, epoch_frames
+        self.make = partial(env, **keys)
 
 
 def make_task(model, data, *overrides):
@@ -544,9 +544,9 @@ def test_rewards_are_scaled_and_failures_penalised_as_in_the_book():
     with seeded():
         data = Toy(limit=4)
         loss = make_task("a3c", data, "task.end_reward=-1").loss
-        player, net = Collector(data.spec, DEVICE), build(composed("model=a3c")["model"])(data.spec)
-        player.start(data, Clock(0, 1, 1))
-        batch = player.collect(net, 4, Clock(0, 1, 1))
+        collector, net = Collector(data.spec, DEVICE), build(composed("model=a3c")["model"])(data.spec)
+        collector.start(data, Clock(0, 1, 1))
+        batch = collector.collect(net, 4, Clock(0, 1, 1))
     paid = batch.rewards.copy()
     paid[-1] = -1
     assert batch.terminated[-1].all()
@@ -566,7 +566,7 @@ def test_a_time_limit_is_bootstrapped_and_an_end_is_not(model, truncates):
         "dqn": ["task.learning_starts=100", "task.gradient_steps=8"],
     }[model]
     with seeded():
-        data = Toy(world=Paid, limit=1, truncates=truncates)
+        data = Toy(env=Paid, limit=1, truncates=truncates)
         task = make_task(model, data, "task.gamma=0.8", "optimizer.lr=0.01", "schedule=constant", *more)
         run(task, data, 3 if model == "ppo" else 6)
         obs = torch.eye(4)
@@ -616,13 +616,13 @@ def test_the_replay_buffer_drops_the_oldest_and_is_restored():
 def test_next_values_of_a_rollout_are_those_before_the_reset():
     with seeded():
         data = Toy(num_envs=2, limit=3, truncates=True)
-        net, player, clock = (
+        net, collector, clock = (
             build(composed("model=ppo")["model"])(data.spec),
             Collector(data.spec, DEVICE),
             Clock(0, 1, 1),
         )
-        player.start(data, clock)
-        rollout = player.collect(net, 4, clock)
+        collector.start(data, clock)
+        rollout = collector.collect(net, 4, clock)
     assert len(rollout.bootstrap_obs) == 2 + 2 and rollout.truncated[2].all() and not rollout.truncated[[0, 1, 3]].any()
     values = np.arange(8.0).reshape(4, 2)
     assert rollout.next_values(values, np.array([10.0, 11, 20, 21])).tolist() == [[2, 3], [4, 5], [20, 21], [10, 11]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dlrun.output.drawing import COLOURS, DARK, GREY, TRAIN, VAL, new_figure, plain_ticks, scaled, short
+from dlrun.output.figures import COLOURS, DARK, GREY, TRAIN, VAL, new_figure, plain_ticks, scaled, short
 from dlrun.spec import Function
 
 if TYPE_CHECKING:

@@ -171,6 +171,6 @@ def successors(
     for member in sorted(ranked[-count:]):
         random = Random(f"{settings.seed}/{epoch}/{member}")
         source = random.choice(ranked[:count])
-        own = {axis.name: explored(axis, values[source][axis.name], settings, random) for axis in varied(axes)}
-        chosen.append(Successor(member, source, own))
+        changed = {axis.name: explored(axis, values[source][axis.name], settings, random) for axis in varied(axes)}
+        chosen.append(Successor(member, source, changed))
     return chosen

@@ -59,13 +59,13 @@ def date_format(values: pl.Series) -> str:
     fitting = [form for form in FORMATS if _is_like(example, form) and _share(first, form) >= MOSTLY]
     if len(fitting) < 2:
         return fitting[0] if fitting else ""
-    texts, found = values.cast(pl.String), ("", 0.0)
+    texts, best = values.cast(pl.String), ("", 0.0)
     for form in fitting:  # day and month may be mistaken for each other in the first values
-        if (share := _share(texts, form)) > found[1]:
-            found = form, share
+        if (share := _share(texts, form)) > best[1]:
+            best = form, share
         if share == 1:
             break
-    return found[0]
+    return best[0]
 
 
 def _is_like(text: str, form: str) -> bool:

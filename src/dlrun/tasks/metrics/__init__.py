@@ -80,8 +80,8 @@ def average_precision(y: Array, p: Array, *, average: Average = "auto") -> Highe
 
 def top(y: Array, p: Array, *, k: Size) -> Higher:
     """The share of the samples whose class is among the k likeliest."""
-    own = p[np.arange(len(y)), y]
-    return float(((p > own[:, None]).sum(1) < k).mean())
+    of_class = p[np.arange(len(y)), y]
+    return float(((p > of_class[:, None]).sum(1) < k).mean())
 
 
 def brier(y: Array, p: Array) -> Lower:

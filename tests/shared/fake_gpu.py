@@ -1,4 +1,4 @@
-"""A pretended GPU for machines without one, as a plugin of pytest: it stores and computes on the host.
+"""A fake GPU for machines without one, as a plugin of pytest: it stores and computes on the host.
 
 It is as strict as a real one. Tensors of two devices do not mix, generators neither; NumPy cannot read what is on it;
 it draws from a generator of its own; and what CUDA cannot do in the same way every time is refused where
@@ -17,7 +17,7 @@ from pathlib import Path
 def build() -> None:
     """Compile the C++ part of a device, and load it before torch looks for devices."""
     torch = Path(find_spec("torch").origin).parent
-    out = Path(tempfile.mkdtemp(prefix="pretended-gpu-")) / "gpu.so"
+    out = Path(tempfile.mkdtemp(prefix="fake-gpu-")) / "gpu.so"
     source, here = Path(__file__).with_suffix(".cpp"), ["-o", str(out), "-lc10", "-ltorch_cpu"]
     command = ["g++", "-std=c++20", "-shared", "-fPIC", f"-I{torch / 'include'}", f"-L{torch / 'lib'}", str(source)]
     subprocess.run(command + here, check=True)
@@ -267,7 +267,7 @@ def pretend() -> None:
     cuda.is_bf16_supported = lambda including_emulation=True: True
     cuda.current_device, cuda.device_count = lambda: 0, lambda: 1
     cuda.set_device = lambda device: None
-    cuda.get_device_name = lambda device=None: "pretended"
+    cuda.get_device_name = lambda device=None: "fake"
     cuda.max_memory_allocated = lambda device=None: 0
     cuda.mem_get_info = lambda device=None: (2**36, 2**36)
     cuda.CUDAGraph, cuda.graph = Graph, Recording

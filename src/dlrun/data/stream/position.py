@@ -1,4 +1,4 @@
-"""The place of a run in a stream of batches, and how a resumed run gets there again."""
+"""The position of a run in a stream of batches, and how a resumed run gets there again."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -21,18 +21,21 @@ OTHER = (
 )
 
 
-class Place(NamedTuple):
-    """passes: of the loader, begun before this one. batch: number of batches of this pass that were taken."""
+class StreamPosition(NamedTuple):
+    """A position in a stream.
+
+    passes: of the loader, begun before this one. batch: number of batches of this pass that were taken.
+    """
 
     passes: int = 0
     batch: int = 0
 
 
-class Position:
-    """The place in the training stream, a component of the task: checkpoints hold it."""
+class StreamReader:
+    """Reads the training stream from its position, a component of the task: checkpoints hold it."""
 
     def __init__(self) -> None:
-        self.place = Place()
+        self.position = StreamPosition()
         self.last: Any = None  # the newest batch
         self.restored: dict[str, Any] | None = None
         self.items: Iterator[Any] | None = None  # of this pass
@@ -57,66 +60,66 @@ class Position:
             return (
                 "resumes by its state_dict; " + WORKERS if self._has_workers else "resumes exactly, by its state_dict"
             )
-        return "without state_dict: a resume reads it again up to its place, and reports whether that was exact"
+        return "without state_dict: a resume reads it again up to its position, and reports whether that was exact"
 
     def batches(self, seed: int, epoch: int, first: int, steps: int) -> Iterator[Any]:
         """Yield the batches of an epoch from `first` on."""
         if first == 0 and (self.epoch_batches is None or self.items is None):
-            self._begin(seed, Place(epoch if self.epoch_batches is None else self.place.passes))
+            self._begin(seed, StreamPosition(epoch if self.epoch_batches is None else self.position.passes))
         for _ in range(first, steps):
             item = self._next(seed)
-            if item is END and self.epoch_batches is None and self.place.batch:
+            if item is END and self.epoch_batches is None and self.position.batch:
                 return
             if item is END and self.epoch_batches is not None:  # its epoch continues with the next pass
-                self._begin(seed, Place(self.place.passes + 1))
+                self._begin(seed, StreamPosition(self.position.passes + 1))
                 item = self._next(seed)
             if item is END:
                 raise DataError(
-                    f"the train loader yields nothing in pass {self.place.passes + 1}\n"
+                    f"the train loader yields nothing in pass {self.position.passes + 1}\n"
                     "  expected batches (x, y) in every pass: a DataLoader or another iterable that can begin again"
                 )
             yield item
 
     def find(self, seed: int) -> str:
-        """Go to the restored place. Returns a note for the user on how that went, or ""."""
+        """Go to the restored position. Returns a note for the user on how that went, or ""."""
         saved, self.restored = self.restored, None
         if saved is None or not (saved["batch"] or saved["passes"]):
             return ""
-        target = Place(saved["passes"], saved["batch"])
+        target = StreamPosition(saved["passes"], saved["batch"])
         if self.epoch_batches is None and not target.batch:
             return ""  # the next epoch begins a pass
         if saved["loader"] is not None and self.has_state:
             with own_code("load_state_dict of the train loader", "a loader that takes what its state_dict returned"):
                 self.loader.load_state_dict(saved["loader"])
-            self._begin(seed, Place(target.passes))
-            self.place = target
+            self._begin(seed, StreamPosition(target.passes))
+            self.position = target
             return f"the stream continues from its state_dict; {WORKERS}" if self._has_workers else ""
         for number in range(target.passes if self.epoch_batches is None else 0, target.passes + 1):
-            self._begin(seed, Place(number))
-            while (number < target.passes or self.place.batch < target.batch) and self._next(seed) is not END:
+            self._begin(seed, StreamPosition(number))
+            while (number < target.passes or self.position.batch < target.batch) and self._next(seed) is not END:
                 pass
-        is_same = self.place == target and (saved["crc"] is None or crc(self.last) == saved["crc"])
+        is_same = self.position == target and (saved["crc"] is None or crc(self.last) == saved["crc"])
         return (
             f"the stream was read again up to batch {target.batch:,}; its last batch is the same" if is_same else OTHER
         )
 
-    def _begin(self, seed: int, place: Place) -> None:
+    def _begin(self, seed: int, position: StreamPosition) -> None:
         """Begin a pass of the loader."""
-        self.place = place
-        seed_all(seed, place)
+        self.position = position
+        seed_all(seed, position)
         for each in (self.loader, getattr(self.loader, "dataset", None), getattr(self.loader, "sampler", None)):
             if (set_epoch := getattr(each, "set_epoch", None)) is not None:
                 with own_code("set_epoch of the train loader", "it to take the number of the pass"):
-                    set_epoch(place.passes)
+                    set_epoch(position.passes)
         self.items = items_of(self.loader, "train")
 
     def _next(self, seed: int) -> Any:
         """Return the next batch of the pass, END at its end."""
-        following = Place(self.place.passes, self.place.batch + 1)
+        following = StreamPosition(self.position.passes, self.position.batch + 1)
         seed_all(seed, following)
         item = next(cast("Iterator[Any]", self.items), END)
         if item is not END:
-            self.place, self.last = following, item
+            self.position, self.last = following, item
         return item
 
     def _state(self) -> Any:
@@ -127,7 +130,7 @@ class Position:
 
     def state_dict(self) -> dict[str, Any]:
         state = self._state() if self.has_state else None
-        return {**self.place._asdict(), "loader": state, "crc": None if self.last is None else crc(self.last)}
+        return {**self.position._asdict(), "loader": state, "crc": None if self.last is None else crc(self.last)}
 
     def load_state_dict(self, state: Any) -> None:
         """Raises ValueError unless `state` has the form that `state_dict` returns."""
@@ -137,9 +140,9 @@ class Position:
         self.restored, self.items = state, None
 
 
-def seed_all(seed: int, place: Place) -> None:
-    """Seed the global generators of torch (CPU), NumPy and Python by the place."""
-    value = mix(seed, place.passes, place.batch, 7)
+def seed_all(seed: int, position: StreamPosition) -> None:
+    """Seed the global generators of torch (CPU), NumPy and Python by the position."""
+    value = mix(seed, position.passes, position.batch, 7)
     torch.default_generator.manual_seed(value)
     np.random.seed(value % 2**32)
     random.seed(value)

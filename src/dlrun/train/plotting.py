@@ -16,7 +16,7 @@ from dlrun.train.finished import FinishedRun
 from dlrun.train.state import metric_order
 
 
-def draw(run: RunFolder, task: Task, data: Data, metric: str | None, best_epoch: int | None, global_step: int) -> None:
+def plot(run: RunFolder, task: Task, data: Data, metric: str | None, best_epoch: int | None, global_step: int) -> None:
     """Draw the figures of the reports and the metrics' curves. metric: the one that chooses the best epoch."""
     spec, axis = data.spec, run.axis.replace("step", "epoch")
     for name in plots.worth_drawing(run.rows, run.windows, metric_order(task, metric)):
@@ -25,10 +25,10 @@ def draw(run: RunFolder, task: Task, data: Data, metric: str | None, best_epoch:
         run.plots.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal, stopped)
     if norms := plots.gradient_norms(run.windows):
         run.plots.figures["gradient_norms"] = partial(plots.norm_curves, norms)
-    run.draw(global_step, getattr(spec, "labels", ()))
+    run.write_plots(global_step, getattr(spec, "labels", ()))
 
 
-def draw_finished(folder: Path) -> list[str]:
+def plot_finished(folder: Path) -> list[str]:
     """Draw the plots of a finished run from its folder and its data; return their names.
 
     Raises UserError unless the run is finished and holds no links, and DataError if its data has changed or is gone.
@@ -47,7 +47,7 @@ def draw_finished(folder: Path) -> list[str]:
     best = summary.get("best") or {}
     last = parse_row(lines[-1]) if lines else {}
     metric = str(best.get("metric", "")).removeprefix("val/") or None
-    draw(run, task, data, metric, best.get("epoch"), int(last.get(axis) or 0))
+    plot(run, task, data, metric, best.get("epoch"), int(last.get(axis) or 0))
     run.close()
     names = sorted(path.name for path in (folder / "plots").glob("*"))
     if not names:
