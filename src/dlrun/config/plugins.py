@@ -36,7 +36,7 @@ class Plugin(NamedTuple):
 def plugins() -> dict[str, Plugin]:
     """Return the installed plugins by name. Raises UserError if two have one name.
 
-    One whose package is gone is named on standard error and left out: it must not stop what does not need it.
+    A plugin whose package is missing is reported on standard error and skipped: commands that do not need it work.
     The files are read directly: importing importlib.metadata takes ten times as long as this.
     """
     by_name: dict[str, Plugin] = {}

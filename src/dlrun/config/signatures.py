@@ -55,7 +55,7 @@ def is_allowed(target: str) -> bool:
 
 
 def can_be_own(package: str) -> bool:
-    """Whether a message may advise to allow this package: it is none of Python's own, such as os, nor torch."""
+    """Whether an error may suggest allowing this package: not the standard library, dlrun or torch."""
     return package not in sys.stdlib_module_names and package not in ("dlrun", "torch")
 
 

@@ -12,7 +12,7 @@ from dlrun.stack.functions import FUNCTIONS, NotStackable
 
 
 class Handle(torch.Tensor):
-    """One job's parameter or buffer, or what was computed from some, in place of those of all K jobs.
+    """Stands for one job's parameter or buffer, or a value computed from it, and holds those of all K jobs.
 
     stack: the values of all jobs (K, *shape). owner: for messages, such as "fc.weight of Linear".
     """

@@ -12,7 +12,7 @@ from dlrun.errors import DataError, UserError, nearest, printable, some
 RowName = Callable[[int], str]  # names a row of the table, for messages
 KINDS = ("number", "boolean", "category", "date", "text")
 MOSTLY = 0.9  # from this share of numbers on, a text column is one of them with mistakes in it
-PARTLY = 0.5  # from this share of numbers on, it is said why a column of texts is none of numbers
+PARTLY = 0.5  # from this share of numbers on, the header explains why a text column is not numeric
 COMMA = r"^[+-]?\d+,\d+$"  # numbers with a decimal comma, or with one between thousands
 SAMPLED = 10_000  # texts, about, that decide whether a column is one of numbers
 MOST_LEVELS = 10_000
