@@ -203,17 +203,20 @@ def test_splits_are_a_partition_and_folds_cover_all_but_test(stratify):
     labels = np.random.RandomState(1).randint(0, 4, 1122)
     parts = split(labels, (0.6, 0.2, 0.2), stratify, 0, 0)
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(1122))
-    if not stratify:
-        assert [len(rows) for rows in parts.values()] == [673, 224, 225], "the book's"
-        assert parts["test"][0] == 897
-    for k in range(4):
-        share = [(labels[rows] == k).sum() / (labels == k).sum() for rows in parts.values()]
-        assert not stratify or np.allclose(share, (0.6, 0.2, 0.2), atol=0.01)
     held = [split(labels, (0.6, 0.2, 0.2), stratify, 5, fold) for fold in range(5)]
     assert all(np.array_equal(found["test"], parts["test"]) for found in held)
     everything = np.sort(np.concatenate([found["val"] for found in held]))
     assert np.array_equal(everything, np.sort(np.concatenate([parts["train"], parts["val"]])))
     assert all(not set(found["train"]) & set(found["val"]) for found in held)
+
+
+def test_a_plain_split_is_the_books_and_a_stratified_one_has_the_shares_in_every_class():
+    labels, shares = np.random.RandomState(1).randint(0, 4, 1122), (0.6, 0.2, 0.2)
+    plain, stratified = (split(labels, shares, stratify, 0, 0) for stratify in (False, True))
+    assert [len(rows) for rows in plain.values()] == [673, 224, 225] and plain["test"][0] == 897
+    for k in range(4):
+        found = [(labels[rows] == k).sum() / (labels == k).sum() for rows in stratified.values()]
+        assert np.allclose(found, shares, atol=0.01)
 
 
 def write_splits(root: Path, folders: tuple[str, ...]) -> None:
