@@ -69,7 +69,7 @@ def test_every_config_has_a_header():
             wrong.append(f"{name}: {head[0]!r} does not say what the file is")
         if name.startswith(("data/", "model/", "experiment/")):
             command = "dl-run {}={}".format(*name.removesuffix(".yaml").split("/"))
-            if not any(command in line for line in lines if line.startswith("#")):
+            if not any(re.search(rf"{command}\b", line) for line in lines if line.startswith("#")):
                 wrong.append(f"{name}: no {command}")
     assert len(YAMLS) > 200 and not wrong, "\n".join(["", *wrong])
 
