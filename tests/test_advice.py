@@ -81,8 +81,8 @@ def test_a_change_that_a_resumed_run_refuses_comes_with_a_command_that_works(dl_
     code, text = dl_run(f"resume={digits}", change)
     assert code == 2
     (command,) = advised(text)
-    code, said = dl_run(*command, "run_dir=new")
-    assert code == 0, said
+    code, output = dl_run(*command, "run_dir=new")
+    assert code == 0, output
     config = OmegaConf.load(tmp_path / "new" / ".hydra" / "config.yaml")
     expected = keys | {"init": keys["init"] and str(digits), "data.batch_size": 99, "trainer.epochs": 1}
     assert {key: OmegaConf.select(config, key) for key in expected} == expected
@@ -99,8 +99,8 @@ def test_the_advised_command_finds_data_by_its_relative_path(dl_run, tmp_path, m
     code, text = dl_run("resume=../run", "optimizer.lr=1e-4")
     assert code == 2
     (command,) = advised(text)
-    code, said = dl_run(*command, "run_dir=new")
-    assert code == 0, said
+    code, output = dl_run(*command, "run_dir=new")
+    assert code == 0, output
 
 
 def test_a_finished_run_comes_with_a_command_that_continues_it(dl_run, digits, tmp_path):
@@ -120,8 +120,8 @@ def test_moved_data_comes_with_a_command_that_finds_it(dl_run, tmp_path):
     assert code == 2 and "data.root=" not in text
     (command,) = advised(text)
     assert command == ["resume=run", "data_dir=<folder>"]
-    code, said = dl_run("resume=run", "trainer.epochs=2", f"data_dir={tmp_path}/moved")
-    assert code == 0, said
+    code, output = dl_run("resume=run", "trainer.epochs=2", f"data_dir={tmp_path}/moved")
+    assert code == 0, output
 
 
 @pytest.mark.thorough
@@ -168,8 +168,8 @@ def test_the_examples_of_the_help_work(dl_run, line):
     is_run = command[:1] not in [[name] for name in cli.SUBCOMMANDS] and "--cfg" not in command
     if command == ["trust"]:
         Path("dl-run.yaml").write_text("data_dir: data\n")
-    code, said = dl_run(*command, *(["--cfg", "job"] if is_run else []))
-    assert code == 0, said
+    code, output = dl_run(*command, *(["--cfg", "job"] if is_run else []))
+    assert code == 0, output
 
 
 def header_commands(path: Path) -> list[str]:
@@ -193,7 +193,7 @@ def test_the_commands_in_the_headers_of_configs_work(name, tmp_path, monkeypatch
     (tmp_path / "mynets").mkdir()
     (tmp_path / "mynets" / "data.py").write_text("def loaders():\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(consent, "said", {"mynets"})
+    monkeypatch.setattr(consent, "allowed", {"mynets"})
     for command in HEADERS[name]:
         words = [word for word in shlex.split(command) if word != "-m"]
         if not any("," in word and "[" not in word for word in words):

@@ -236,7 +236,7 @@ def test_the_schema_covers_the_users_own_configs(mine, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: [1\n", "cannot read .*broken.yaml, line 2"),
         ("- 1\n", "holds list: expected keys with values"),
@@ -246,10 +246,10 @@ def test_the_schema_covers_the_users_own_configs(mine, monkeypatch):
         ),
     ],
 )
-def test_a_config_that_cannot_be_read_is_named(mine, text, said):
+def test_a_config_that_cannot_be_read_is_named(mine, text, message):
     (mine / "model" / "wide.yaml").unlink()
     (mine / "model" / "broken.yaml").write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         schema("my")
 
 

@@ -175,16 +175,16 @@ def test_values_that_are_not_finite_are_left_out(run):
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         ("raise ConnectionError('no network')", "tracker=fake failed: ConnectionError: no network\n  the run is not"),
         ("pass", None),
     ],
 )
-def test_a_tracker_that_fails_costs_one_line(tmp_path, monkeypatch, code, said):
+def test_a_tracker_that_fails_costs_one_line(tmp_path, monkeypatch, code, message):
     monkeypatch.setattr(tracking, "SAFE", code)
     lines = Tracking(tmp_path, {"fake": 20.0}).close()
-    assert len(lines) == (said is not None) and (said or "") in "".join(lines)
+    assert len(lines) == (message is not None) and (message or "") in "".join(lines)
 
 
 def test_trackers_that_hang_cost_a_moment_and_one_line(tmp_path, monkeypatch):
