@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 import torch
 from finished_runs import trained, untrained
-from runs import compose, rows, train
+from runs import CONFIGS, compose, rows, train
 from toys import CPU, make_task
 
 from dlrun.config.build import build
@@ -788,7 +788,7 @@ def test_the_documented_server_predicts_what_the_run_predicts(tmp_path, monkeypa
     assert threshold == notes["dlrun"]["threshold"] != 0.5
     out = command(monkeypatch, capsys, "predict", folder, path)[1]
     wanted = [json.loads(line)["label"] for line in out.splitlines()]
-    text = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
+    text = (CONFIGS.parent / "docs" / "tables.md").read_text(encoding="utf-8")
     program = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["serve.py", str(path)])
