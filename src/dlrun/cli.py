@@ -120,7 +120,7 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 
 def is_ours(error: Exception) -> bool:
-    """Whether a run or the sweeper raised this, which is a bug. Anything else comes from Hydra reading user input."""
+    """Whether dl-run's own code raised this, which is a bug. Anything else comes from Hydra reading user input."""
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return False
     return any(frame.f_code.co_name in ("job", "sweep") for frame, _ in traceback.walk_tb(error.__traceback__))

@@ -1,4 +1,4 @@
-"""Two parts of Hydra and OmegaConf that do the same work faster. They take a third of the time to compose a config."""
+"""Faster replacements for two parts of Hydra and OmegaConf, which took a third of the time to compose a config."""
 
 from typing import Any
 

@@ -88,7 +88,7 @@ def signature(target: str) -> Signature:
 
 
 def _assigned(tree: ast.Module) -> set[str]:
-    """Return the names that the module's own statements give to something: part = partial(f), or a def below an if."""
+    """Return the names that the module's statements assign or define below the top level: part = partial(f)."""
     names: set[str] = set()
     for statement in tree.body:
         if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

@@ -1,4 +1,4 @@
-"""A parameter of one job that stands for those of all jobs, and the replacement of functions that get one."""
+"""A parameter of one job that stands for those of all jobs, and the functions that are called with one."""
 
 from collections.abc import Callable
 from functools import partial

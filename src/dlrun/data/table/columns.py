@@ -44,10 +44,10 @@ def check_kinds(types: Mapping[str, str]) -> None:
 
 
 def kind_of(column: pl.Series, chosen: str | None, row_name: RowName) -> tuple[pl.Series, str, str]:
-    """Return a column with its values converted to their kind, the kind, and why there is nothing to learn from it.
+    """Return a column with its values converted to their kind, the kind, and why it is left out.
 
-    The kind is one of KINDS or the format of a date; the reason is "" if there is something to learn. chosen: the kind
-    that the user chose. Raises DataError for mixed values.
+    The kind is one of KINDS or the format of a date; the reason is "" if it is kept. chosen: the kind that the user
+    chose. Raises DataError for mixed values.
     """
     column, kind = _of_kind(column, chosen, row_name) if chosen else _found(column, row_name)
     is_unwanted = kind == "text" and bool(chosen)
@@ -166,7 +166,7 @@ def _parsed_each(column: pl.Series, form: str) -> pl.Series:
 
 
 def _useless(column: pl.Series, kind: str, is_chosen: bool, row_name: RowName) -> str:
-    """Return the reason why there is nothing to learn from a column; "" if there is something."""
+    """Return why there is nothing to learn from a column; "" if there is something."""
     values = column.drop_nulls()
     if not len(values):
         return "no values"
@@ -202,7 +202,7 @@ def _too_different(values: pl.Series, is_chosen: bool) -> str:
 
 
 def _nearly_numbers(column: pl.Series, row_name: RowName) -> str:
-    """Say why texts of which many are numbers, but for commas perhaps, are no column of numbers; else ""."""
+    """Explain why a text column that looks numeric is not read as numbers; "" if it does not look numeric."""
     texts = column.cast(pl.String)
     values = texts.drop_nulls()
     with_comma = values.str.contains(COMMA)
