@@ -132,7 +132,7 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 
 def is_ours(error: Exception) -> bool:
-    """Whether a run or the sweeper raised this, which is a bug. Anything else comes from Hydra reading user input."""
+    """Whether dl-run's own code raised this, which is a bug. Anything else comes from Hydra reading user input."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError

@@ -68,7 +68,7 @@ def is_text(value: object) -> bool:
 
 
 def is_too_long(text: str) -> bool:
-    """As a path: 255 bytes are the most between two slashes, 4,095 in all."""
+    """Whether a path is too long: more than 255 bytes between two slashes, or more than 4,095 in all."""
     raw = text.encode(errors="surrogateescape")
     return len(raw) > 4095 or max(map(len, raw.split(b"/"))) > 255
 

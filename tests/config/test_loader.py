@@ -37,20 +37,20 @@ def test_a_config_is_composed_once(given, dl_run, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ("trainer.epoch=3", "has no 'epoch'"),
         ("hydra.job.chdir=true", "hydra.job.chdir"),
         ("x=1,2", "several values for one run"),
     ],
 )
-def test_a_refused_config_is_composed_once(given, said, dl_run, monkeypatch):
+def test_a_refused_config_is_composed_once(given, message, dl_run, monkeypatch):
     calls, compose = [], Loader._load_configuration_impl
     monkeypatch.setattr(
         Loader, "_load_configuration_impl", lambda self, **keys: [calls.append(keys), compose(self, **keys)][1]
     )
     code, _, err = dl_run(given)
-    assert code == 2 and re.search(said, err) and len(calls) == 1
+    assert code == 2 and re.search(message, err) and len(calls) == 1
 
 
 def test_unreadable_configs_are_reported_with_file_and_line(refused, tmp_path):

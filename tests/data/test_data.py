@@ -334,8 +334,10 @@ def test_every_pixel_is_in_the_digest():
 def test_wide_targets_are_warned_of():
     x, y = np.arange(40, dtype=np.float32)[:, None], np.arange(40, dtype=np.float32)[:, None]
     assert "warning" not in tables(x, y, Table(1, targets=1)).describe()
-    said = tables(x, 1000 * y, Table(1, targets=1)).describe()
-    assert "; warning: the targets' standard deviation is 10," in said.replace("11,", "10,").replace("12,", "10,")
+    description = tables(x, 1000 * y, Table(1, targets=1)).describe()
+    assert "; warning: the targets' standard deviation is 10," in description.replace("11,", "10,").replace(
+        "12,", "10,"
+    )
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])

@@ -315,10 +315,10 @@ def test_an_fcn_starts_from_a_vgg_and_from_another_fcn():
         )
     for theirs in (vgg, small_fcn(32, 3, 2), small_fcn(8, 5, 2)):
         mine, loaded = small_fcn(8, 3, 0), theirs.state_dict()
-        said = copy_weights(mine, loaded, 3, "init=x")
+        note = copy_weights(mine, loaded, 3, "init=x")
         state = mine.state_dict()
         assert all(torch.equal(state[name], loaded[name]) for name in state if name.startswith("features."))
-        assert "new, because the head differs: " in said and ("classifier.0.weight" in said) == (theirs is vgg)
+        assert "new, because the head differs: " in note and ("classifier.0.weight" in note) == (theirs is vgg)
     with pytest.raises(CheckpointError, match="the weights are another model's"):
         copy_weights(small_fcn(8, 3, 0), small_fcn(8, 5, 0).state_dict(), None, "init=x")
     deeper = fcn(Mask((3, 32, 32), classes=3), stride=8, **FCN | dict(depth=13))

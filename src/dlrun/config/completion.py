@@ -33,7 +33,7 @@ def completion_command(arguments: list[str], commands: Iterable[str]) -> str:
 
 
 def complete(words: Sequence[str], commands: Iterable[str]) -> list[str]:
-    """List candidates for the last word, among them all that begin as it does. commands: the subcommands."""
+    """List candidates for the last word, including all that start with it. commands: the subcommands."""
     *before, word = words
     if before and before[0] in commands:
         return {"schema": ["--vscode", "--config-dir"], "completion": list(SCRIPTS)}.get(before[0], [])
@@ -155,7 +155,7 @@ def flag_value(words: Sequence[str], *flags: str) -> str | None:
 
 
 def _config(words: Sequence[str]) -> Mapping[str, typing.Any]:
-    """Compose the config of the words typed so far; of those that can be composed, if they are not whole yet."""
+    """Compose the config of the words typed so far; if some are incomplete, of those that can be composed."""
     from dlrun.config.compose import compose
     from dlrun.config.saved import container
 

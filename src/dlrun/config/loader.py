@@ -128,7 +128,7 @@ def _meant(override: str) -> list[str]:
 
 
 def refuse_twins(folders: list[Path]) -> None:
-    """Raise UserError if two folders of configs have an option of the same name: one would hide the other."""
+    """Raise UserError if two config folders have an option of the same name: one would hide the other."""
     seen: dict[str, Path] = {}
     for folder in folders if len(folders) > 1 else ():
         for path in sorted(folder.glob("*/*.yaml")):

@@ -68,7 +68,7 @@ def _is_numbered(name: str, named: Named) -> bool:
 
 
 def _averages(named: Named) -> str:
-    """Name a word with each average that a word may end in, for a message."""
+    """Name a metric with each ending that chooses an average, for a message."""
     names = []
     for average in AVERAGES:
         takes = (name for name in words_of(named) if name not in named.words and _takes_average(name, average, named))

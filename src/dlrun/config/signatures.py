@@ -60,7 +60,7 @@ def is_allowed(target: str) -> bool:
 
 
 def can_be_own(package: str) -> bool:
-    """Whether a message may advise to allow this package: it is none of Python's own, such as os, nor torch."""
+    """Whether an error may suggest allowing this package: not the standard library, dlrun or torch."""
     return package not in sys.stdlib_module_names and package not in ("dlrun", "torch")
 
 
@@ -95,7 +95,7 @@ def signature(target: str) -> Signature:
 
 
 def _assigned(tree: ast.Module) -> set[str]:
-    """Return the names that the module's own statements give to something: part = partial(f), or a def below an if."""
+    """Return the names that the module's statements assign or define below the top level: part = partial(f)."""
     names: set[str] = set()
     for statement in tree.body:
         if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

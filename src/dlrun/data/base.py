@@ -100,7 +100,7 @@ def has_samples(data: Data) -> TypeGuard[SampleData]:
 
 
 def pixel_statistics(data: Data) -> tuple[list[float], list[float]] | None:
-    """Return the mean and std by which data normalises pixels in [0, 1], one number or one per channel; None if not."""
+    """Return the mean and std that normalise pixels in [0, 1], one number or one per channel; None without."""
     mean, std = getattr(data, "mean", None), getattr(data, "std", None)
     return None if mean is None or std is None else (mean, std)
 
@@ -157,7 +157,7 @@ class AugmentContext:
     rows: Tensor
 
     def alternating(self) -> Tensor:
-        """A coin for each sample that turns over in every epoch: (B,) bool. It depends on the seed and the row only."""
+        """A coin for each sample that alternates from epoch to epoch: (B,) bool. The seed and the row set its start."""
         hashed = (self.rows + mix(self.seed) % 2**31) * 0x9E3779B1 >> 20  # multiplicative hashing, within 63 bits
         return (hashed + self.epoch) % 2 == 1
 

@@ -1,4 +1,4 @@
-"""A function of real variables as data: there is nothing to read, and a step evaluates it at the points of a model."""
+"""A function of real variables as data: nothing is read, and each step evaluates it at the points of a model."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

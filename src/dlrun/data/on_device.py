@@ -1,4 +1,4 @@
-"""The methods that data sets share whose samples stay on the device."""
+"""The common members of data sets whose samples stay on the device."""
 
 from collections.abc import Iterator, Sequence
 

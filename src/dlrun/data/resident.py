@@ -190,7 +190,7 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int, given: 
 
 
 def distinct(rows: dict[str, Tensor]) -> list[str]:
-    """The splits with their own samples: val shares those of train if data.val_fraction=0."""
+    """The splits that have samples of their own: with data.val_fraction=0, val is train."""
     return [name for name in rows if name != "val" or not torch.equal(rows["val"], rows["train"])]
 
 

@@ -12,7 +12,7 @@ Shares = tuple[float, float, float]
 
 
 def shares_of(split: Shares, folds: int, fold: int, fixed: Collection[str]) -> Shares:
-    """Return the shares by which rows are split, without those of the splits that are given. Raises UserError."""
+    """Return the shares of train and of the splits that are not given, whose sum is 1. Raises UserError."""
     if abs(sum(split) - 1) > 1e-6 or not all(split):
         raise UserError(f"data.split={list(split)}: expected three shares > 0 (train, val, test) whose sum is 1")
     if folds == 1 or fold and fold >= folds:
@@ -27,7 +27,7 @@ def shares_of(split: Shares, folds: int, fold: int, fixed: Collection[str]) -> S
 
 
 def split_units(units: Array, shares: Shares, folds: int, fold: int, what: str) -> dict[str, Array]:
-    """Split rows by their units, which stay whole and come in the order of their numbers: train, then val, then test.
+    """Split rows by units that stay whole, in the order of their numbers: train, then val, then test.
 
     units: number of each row's unit, from 0 without gaps. what: a unit, for the message.
     """

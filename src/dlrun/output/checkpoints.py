@@ -107,7 +107,7 @@ class Checkpoints:
             raise error
 
     def load_last(self, run: str | None = None) -> tuple[dict, str]:
-        """The newest checkpoint that is whole and of this run, and why it is not `last` ("" if it is).
+        """Return the newest intact checkpoint of this run, and why it is not `last` ("" if it is).
 
         `incoming` exists if the run was killed after writing a checkpoint and before renaming it to `last`. Raises
         CheckpointError if there is none.

@@ -75,7 +75,7 @@ def contours(spec: Function, paths: np.ndarray) -> "Figure":
 
 
 def _once(axes: "Axes", label: str) -> str:
-    """A label for the first of several equal things; "_" hides those of the others."""
+    """Label only the first of several equal items; "_" hides the other labels."""
     return "_" if label in axes.get_legend_handles_labels()[1] else label
 
 

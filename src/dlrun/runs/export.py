@@ -35,7 +35,7 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
 
 
 def exported(run: FinishedRun, form: str, out: Path) -> Iterator[str]:
-    """As `export`, of a run that was rebuilt with FP32."""
+    """Export a run that was rebuilt with FP32; see `export`."""
     with within_memory():
         way = run.task.accepts[0]
         graph = Graph(run, way).eval()

@@ -100,7 +100,7 @@ def columns_of(data: "SampleData", spec: Table | Columns) -> dict[str, list[int]
 
 
 def scores(task: "Task", data: "SampleData", columns: dict[str, list[int]], repeats: int) -> Scores:
-    """The goal's metric on the test split: as it is under "", and with each column shuffled `repeats` times."""
+    """The goal's metric on the test split: unshuffled (under ""), and with each column shuffled `repeats` times."""
     import torch
 
     from dlrun.seeds import generator

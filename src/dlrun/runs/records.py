@@ -77,7 +77,7 @@ def flat(record: dict) -> dict:
 
 
 def beside(columns: list[str], keys: list[str]) -> tuple[list[str], list[str]]:
-    """Return which columns of a table are kept, and names for a prediction's keys that none of them has.
+    """Return which columns of a table are kept, and names for a prediction's keys that differ from theirs.
 
     The last columns of a file that was written here are earlier predictions: they are not kept.
     """

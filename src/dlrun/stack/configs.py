@@ -1,4 +1,4 @@
-"""The configs of the jobs of a stack, from that of the first, and the settings of their sweep."""
+"""The configs of a stack's jobs, made from that of the first job, and the settings of their sweep."""
 
 import sys
 from collections.abc import Sequence

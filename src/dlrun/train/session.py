@@ -184,7 +184,7 @@ class Session:
         run.print(f"stopped in epoch {epoch} at step {clock.step}; checkpoint saved. Resume with: {command}")
 
     def leave(self, run: RunFolder | NullFolder, status: str) -> None:
-        """After an error: finish the checkpoint being written and the summary, if possible, and close the files."""
+        """After an error, finish the checkpoint being written and the summary, if possible, and close the files."""
         for last_act in (run.checkpoints.wait, partial(run.write_summary, status)):
             try:
                 last_act()

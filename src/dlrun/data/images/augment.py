@@ -51,7 +51,7 @@ class Augment:
     own: list[Change] = field(default_factory=list)
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Raise UserError if images (C, H, W) of that shape cannot be augmented so."""
+        """Raise UserError if images of this shape (C, H, W) cannot be augmented in this way."""
         _, height, width = shape
         if self.rot90 and height != width:
             raise UserError(

@@ -125,7 +125,7 @@ class ImageFolder:
         check_contrast(self.cache.pixels, self.cache.bad, str(root))
 
     def _readable(self, rows: np.ndarray, listing: Listing) -> np.ndarray:
-        """Leave out broken images after the split: none must move any other."""
+        """Leave out broken images after the split, so that none changes the split of the others."""
         return rows[[printable(listing.names[row]) not in self.bad for row in rows]]
 
     def _store(self, listing: Listing, splits: dict[str, np.ndarray]) -> None:

@@ -120,7 +120,7 @@ def labelled(root: Path, names: list[str], labels: list[str], classes: Classes, 
 
 
 def _one_class(root: Path, name: str, names: list[str]) -> DataError:
-    """Return the error if all images are of one class: often the root is one level above the classes."""
+    """Return the error for images of a single class: often the root is one level above the class folders."""
     deeper = {PurePosixPath(each).parts[1] for each in names if each.startswith(f"{name}/") and each.count("/") > 1}
     hint = f"\n  its folders may be the classes ({some(sorted(deeper))}): data.root={root / name}" if deeper else ""
     return DataError(

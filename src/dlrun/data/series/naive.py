@@ -1,4 +1,4 @@
-"""Forecasts without learning, which stand beside every result: the last value, the value of a season ago."""
+"""Forecasts without learning, listed with every result: the last value, and the value one season ago."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Series from a file of one's own or from a source: forecasts, or classes of windows and of whole series.
+"""Series from the user's own file or from a source: forecasts, or classes of windows or whole series.
 
 Nothing is read before `load`, or before a network is built, which needs the number of columns.
 """

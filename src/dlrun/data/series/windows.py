@@ -1,4 +1,4 @@
-"""Windows of resident series: which there are, and how a batch of them is gathered. They are never copied out."""
+"""Windows of resident series: where they start, and how a batch of them is gathered from the stored series."""
 
 from typing import NamedTuple
 

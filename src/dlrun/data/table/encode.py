@@ -199,7 +199,7 @@ def unseen(column: pl.Series, codes: Array) -> str:
 
 
 def decode(x: Array, encoding: Encoding) -> list[dict[str, float | str]]:
-    """Turn encoded rows back into values by column, as far as the encoding keeps them; missing ones are left out."""
+    """Turn encoded rows back into values by column, as far as the encoding allows; missing ones are left out."""
     numbers, categories, rows = encoding["numbers"], encoding["categories"], []
     absent = {i: number["column"] for i, number in enumerate(numbers) if number["part"] == "missing"}
     for row in x.tolist():

@@ -124,7 +124,7 @@ def prepare_like(part: NamedFrame, encoding: Encoding) -> Prepared:
     check_columns(frame.columns, [*encoding["columns"], *targets], row_name)
     rows = np.flatnonzero(has_values(frame, targets))
     if not len(rows):
-        raise DataError(f"{row_name(0)}: no row has a value of {targets[0]}, which is to be compared\n  expected some")
+        raise DataError(f"{row_name(0)}: no row has a value for the target {targets[0]}\n  expected at least one")
     frame = frame[rows]
 
     def kept_place(row: int) -> str:

@@ -1,4 +1,4 @@
-"""Tables with columns of any kind, from files of one's own or from a source: one encoded row per sample.
+"""Tables with columns of any kind, from the user's own files or from a source: one encoded row per sample.
 
 Nothing is read before `load`, or before a network is built, which needs the number of columns.
 """

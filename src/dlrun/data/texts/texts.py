@@ -29,7 +29,7 @@ _UNITS = {"words": "words", "keras": "words", "characters": "characters"}
 
 @dataclass(frozen=True)
 class _TokensWithWords(Tokens):
-    """Tokens that can return their vocabulary. A plain function, so that copies of a net do not copy the data."""
+    """Tokens that can return their vocabulary, by a plain function: copies of a net then do not copy the data."""
 
     get_words: Callable[[], tuple[str, ...]] = tuple
 

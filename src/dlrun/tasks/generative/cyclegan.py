@@ -124,7 +124,7 @@ class Cyclegan(SampleTask):
     def measured(self, data: SampleData, split: str) -> list[dict[str, float]]:
         """For each domain, measures of the translation of its images, and the colourfulness of both.
 
-        swd, colour_of_translations: of what the other domain's images become; the other measures: of its own images.
+        swd and colour_of_translations are measured on images translated into this domain, the others on its own images.
         """
         to = self.evaluated()
         values: list[dict[str, list[Tensor]]] = [{}, {}]

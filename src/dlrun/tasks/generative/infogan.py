@@ -1,4 +1,4 @@
-"""InfoGAN: a GAN whose images tell the codes that they are made from, so that codes get a meaning without labels.
+"""InfoGAN: a GAN whose codes can be recovered from its images, so that they gain a meaning without labels.
 
 Source: Chen et al. 2016, equations 5 and 6: to the losses of the generator and of Q, which guesses the codes of an
 image and shares the critic's convolutions, comes a lower bound of the mutual information of codes and image,

@@ -137,7 +137,7 @@ def examples(spec: Learnable | Mask) -> dict[str, np.ndarray]:
 
 
 def shapes(call: Function, arrays: Mapping[str, Any]) -> str:
-    """What a metric got, for a message."""
+    """Describe the inputs that a metric was given, for a message."""
     return ", ".join(f"{name} {arrays[name].dtype} {arrays[name].shape}" for name in parameters(call))
 
 

@@ -89,8 +89,8 @@ def test_unknown_words_are_reported(tmp_path):
     rows = [f"{'我爱北京天安门'[i % 7]}{chr(0x4E00 + i)},{'cd'[i % 2]}" for i in range(40)]
     (tmp_path / "own.csv").write_text("text,label\n" + "\n".join(rows))
     keys = ["data.root=own.csv", "data.vocab=9"]
-    said = load(tmp_path, *keys, data="text_folder").describe()
-    assert "of the test split's words unknown (warning: more than 30%; expected a larger data.vocab, or" in said
+    description = load(tmp_path, *keys, data="text_folder").describe()
+    assert "of the test split's words unknown (warning: more than 30%; expected a larger data.vocab, or" in description
     keys = ["data.root=own.csv", "data.tokens=characters"]
     data = load(tmp_path, *keys, data="text_folder")
     assert "characters unknown (warning: more than 30%; expected a larger data.vocab)" in data.describe()
@@ -508,10 +508,10 @@ def test_odd_texts_are_counted_and_reported(root):
     (folder / "0_9.txt").write_bytes(b"")
     (folder / "1_9.txt").write_bytes(b" ... ")
     (folder / "2_9.txt").write_bytes(b"good\xff film\xc3")
-    said = load(root, "data.vocab=1000").describe()
-    assert "texts without a word: 2" in said
-    assert "texts with bytes that are not UTF-8 (left out): 1" in said
-    assert "data.vocab=1000, but the train split has 31 words: 965 ids are not used" in said
+    description = load(root, "data.vocab=1000").describe()
+    assert "texts without a word: 2" in description
+    assert "texts with bytes that are not UTF-8 (left out): 1" in description
+    assert "data.vocab=1000, but the train split has 31 words: 965 ids are not used" in description
     assert "text" not in load(write_reviews(root / "clean")).describe()
 
 

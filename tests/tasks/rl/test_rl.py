@@ -1,6 +1,4 @@
-"""Reinforcement learning: the arithmetic by hand, the environments, and each algorithm on an environment that it must
-master.
-"""
+"""Reinforcement learning: the arithmetic by hand, and each algorithm on an environment that it must master."""
 
 import signal
 from dataclasses import replace
@@ -15,15 +13,13 @@ from toys import DEVICE, NAMES, composed, make_update, seeded
 from dlrun.clock import Clock
 from dlrun.config.build import build
 from dlrun.config.check import check
-from dlrun.data.envs.cartpole import CartPoles
 from dlrun.data.envs.envs import Envs
-from dlrun.data.envs.gymnasium_env import VectorEnvs, read_spec
-from dlrun.errors import DataError, PairingError, UserError
+from dlrun.errors import PairingError, UserError
 from dlrun.models.policy import Normaliser
 from dlrun.optim.buffers import BufferSnapshot
 from dlrun.seeds import Reseeder
 from dlrun.spec import Env, Table
-from dlrun.tasks.rl.collector import Collector, scale_actions
+from dlrun.tasks.rl.collector import Collector
 from dlrun.tasks.rl.dqn import targets
 from dlrun.tasks.rl.ppo import kl, surrogate
 from dlrun.tasks.rl.replay import Replay
@@ -241,93 +237,7 @@ def test_normaliser_and_reward_scale_against_numpy():
     assert (again(rewards, no) == scale(rewards, no)).all()
 
 
-# Environments
-
-
-def test_cartpoles_move_as_gymnasiums():
-    import gymnasium
-
-    envs, env, random = CartPoles(3), gymnasium.make("CartPole-v1").unwrapped, np.random.default_rng(0)
-    envs.reset(0)
-    env.reset(seed=0)
-    for _ in range(200):
-        env.state, actions, ages = tuple(envs.state[:, 1]), random.integers(2, size=3), envs.ages[1]
-        obs, reward, ended, *_ = env.step(int(actions[1]))
-        env.steps_beyond_terminated = None
-        _, rewards, terminated, truncated, final = envs.step(actions)
-        assert (final[1] == obs).all() and rewards[1] == reward and terminated[1] == ended
-        assert envs.ages[1] == (0 if ended else ages + 1) and not truncated.any()
-
-
-def test_a_time_limit_is_not_a_terminal_state():
-    envs = CartPoles(2)
-    envs.reset(0)
-    envs.ages[:], envs.state[:] = 499, 0
-    envs.state[0, 1] = 3.0
-    obs, _, terminated, truncated, final = envs.step(np.array([0, 1]))
-    assert terminated.tolist() == [False, True] and truncated.tolist() == [True, False]
-    assert envs.ages.tolist() == [0, 0] and (np.abs(obs) <= 0.05).all() and final[1, 0] > 2.4
-
-
-@pytest.mark.parametrize("envs", [CartPoles(2), VectorEnvs("CartPole-v1", 2)], ids=["numpy", "gymnasium"])
-def test_environments_continue_from_their_state(envs):
-    random = np.random.default_rng(0)
-    envs.reset(5)
-    for _ in range(60):
-        envs.step(random.integers(2, size=2))
-    saved = envs.state_dict()
-    other = CartPoles(2) if isinstance(envs, CartPoles) else VectorEnvs("CartPole-v1", 2)
-    other.load_state_dict(saved)
-    for _ in range(60):
-        actions = random.integers(2, size=2)
-        for mine, theirs in zip(envs.step(actions), other.step(actions), strict=True):
-            assert (mine == theirs).all()
-
-
-def test_gymnasiums_final_observation_is_the_one_before_the_reset():
-    envs = VectorEnvs("CartPole-v1", 1)
-    envs.reset(0)
-    while True:
-        obs, _, terminated, _, final = envs.step(np.array([1]))
-        if terminated.any():
-            break
-        assert obs is final
-    assert abs(final[0, 2]) > 0.2 and (np.abs(obs) <= 0.05).all()
-
-
-def test_specs_are_read_from_the_spaces():
-    assert read_spec("Acrobot-v1") == Env((6,), 3, states=False)
-    assert read_spec("Pendulum-v1") == Env((3,), None, (-2.0,), (2.0,), states=False)
-    assert read_spec("FrozenLake-v1") == Env((16,), 4, states=True)
-    assert read_spec("CartPole-v1") == replace(build(composed("data=cartpole")["data"]).spec, goal=None, states=False)
-    assert scale_actions(read_spec("Pendulum-v1"), np.array([[0.0], [0.5], [7.0]])).ravel().tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("id", "words"),
-    [
-        ("CartPol-v1", "did you mean 'CartPole-v1'"),
-        ("Blackjack-v1", "expected a vector"),
-        ("os:CartPole-v1", "would import 'os', which a config must not"),
-        ("LunarLander-v3", r"(?s)not installed.*gymnasium\[box2d\]"),
-    ],
-)
-def test_environments_that_cannot_be_used_are_refused(id, words):
-    if id == "LunarLander-v3":
-        pytest.importorskip("gymnasium")
-        if __import__("importlib").util.find_spec("Box2D"):
-            pytest.skip("Box2D is there")
-    with pytest.raises(UserError, match=words):
-        read_spec(id)
-
-
-def test_an_environment_that_gives_nan_is_reported(monkeypatch):
-    envs = VectorEnvs("Pendulum-v1", 2)
-    envs.reset(0)
-    step = envs.envs.step
-    monkeypatch.setattr(envs.envs, "step", lambda a: (step(a)[0] * np.nan, *step(a)[1:]))
-    with pytest.raises(DataError, match="Pendulum-v1 gave a number that is not finite, in step 1 after its start"):
-        envs.step(np.zeros((2, 1), np.float32))
+# Settings
 
 
 @pytest.mark.parametrize(
@@ -344,19 +254,6 @@ def test_settings_that_do_not_fit_are_refused(overrides, words):
     )
     with pytest.raises(UserError, match=words):
         make_task(overrides[0].removeprefix("model="), data, *overrides[1:]).steps(data)
-
-
-@pytest.mark.parametrize("id", ["CartPole-v1", "CliffWalking-v1"])
-def test_episodes_end_at_a_time_limit(id):
-    """At the configured limit; without any limit, at a default one."""
-    data = build(composed("data=gym", f"data.id={id}", "data.time_limit=5"))["data"]
-    envs = data.make(2)
-    envs.reset(0)
-    for _ in range(5):
-        _, _, terminated, truncated, _ = envs.step(np.array([0, 1]))
-    assert truncated.all() and not terminated.any()
-    own = build(composed("data=gym", f"data.id={id}"))["data"].make(1)
-    assert id == "CartPole-v1" or own.envs.envs[0].get_wrapper_attr("_max_episode_steps") == 10_000
 
 
 def test_values_of_normalised_observations():

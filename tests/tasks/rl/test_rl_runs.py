@@ -1,4 +1,4 @@
-"""Reinforcement learning in runs: tables on the maze, environments that fail, curves in frames, videos, workers."""
+"""Reinforcement learning in runs: tables on the maze, environments that fail, curves in frames, workers."""
 
 import gc
 import multiprocessing
@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 
 import gymnasium
 import numpy as np
@@ -25,6 +26,7 @@ from dlrun.tasks.rl.a3c import A3C
 from dlrun.tasks.rl.tabular import Tabular
 
 SGD = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0}
+
 
 # Tables
 
@@ -136,38 +138,6 @@ def test_an_environment_that_fails_leaves_the_checkpoint(broken, fail, words, tm
     assert state(tmp_path)["clock"]["step"] >= 3 and read_summary(tmp_path)["status"] == "failed"
 
 
-def test_images_are_refused_by_name():
-    class Camera(gymnasium.Env):
-        observation_space, action_space = gymnasium.spaces.Box(0, 255, (96, 96, 3)), gymnasium.spaces.Discrete(2)
-
-    gymnasium.register("Camera-v0", Camera)
-    with pytest.raises(UserError, match=r"data.id=Camera-v0 observes images, Box.*expected a vector"):
-        read_spec("Camera-v0")
-    del gymnasium.registry["Camera-v0"]
-
-
-def test_other_spaces_are_refused_with_the_wrapper_that_flattens_them():
-    spaces = gymnasium.spaces
-    vector, two = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
-    for obs, actions, wrapper in (
-        (spaces.Dict(a=vector), two, "FlattenObservation"),
-        (spaces.MultiDiscrete([2, 3]), two, "FlattenObservation"),
-        (spaces.Sequence(vector), two, "TransformObservation"),  # of any length, so that no vector can hold it
-        (vector, spaces.MultiDiscrete([2, 3]), "TransformAction"),
-    ):
-
-        class Odd(gymnasium.Env):
-            observation_space, action_space = obs, actions
-
-        gymnasium.register("Odd-v0", Odd)
-        with pytest.raises(
-            UserError, match=rf"data.id=Odd-v0 (?s:.*)gymnasium.wrappers.{wrapper} .*\n.* DL_RUN_ALLOW="
-        ):
-            read_spec("Odd-v0")
-        assert hasattr(gymnasium.wrappers, wrapper)
-        del gymnasium.registry["Odd-v0"]
-
-
 def test_the_users_own_environment_trains(tmp_path, monkeypatch):
     """It is in a package that DL_RUN_ALLOW names; its mistakes are reported."""
     (tmp_path / "myenvs.py").write_text(
@@ -195,15 +165,6 @@ def test_the_users_own_environment_trains(tmp_path, monkeypatch):
         read_spec("ALE/Pong-v5")
     with pytest.raises(UserError, match=r"Acrobot-v1 is .*, data.spec is .*\n  expected the same, or"):
         _ = build(compose("model=ppo", "data=cartpole", "data.id=Acrobot-v1")[0]["data"]).spec
-
-
-@pytest.mark.parametrize(
-    ("data", "key"),
-    [("cartpole", "obs=[1]"), ("cartpole", "actions=3"), ("cartpole", "states=true"), ("gym", "low=[0]")],
-)
-def test_a_spec_that_contradicts_the_environment_is_refused(data, key):
-    with pytest.raises(UserError, match=r"data.id=.* is .*, data.spec is .*\n  expected the same, or data=gym"):
-        _ = build(compose("model=ppo", f"data={data}", f"data.spec.{key}")[0]["data"]).spec
 
 
 @pytest.mark.parametrize("gamma", ["1.1", "-0.1"])
@@ -249,20 +210,12 @@ def test_a_run_has_all_its_files(tmp_path):
     plots = {p.name for p in (tmp_path / "plots").iterdir()}
     assert plots >= {"return.png", "length.png"} and "return_std.png" not in plots
     log = (tmp_path / "run.log").read_text()
-    assert "video.gif" in plots or "gymnasium[classic-control]" in log
+    can_render = find_spec("pygame") is not None  # of the extra `video`
+    assert ("video.gif" in plots, "gymnasium[classic-control]" in log) == (can_render, not can_render)
     assert f"data    cartpole: {config[0]['data']['epoch_frames']:,} frames an epoch; CartPole-v1, " in log
     assert (
         read_summary(tmp_path)["stopped_by"] == "stop_at" and len([r for r in rows(tmp_path) if "val/return" in r]) == 1
     )
-
-
-def test_the_video_shows_one_episode():
-    data = build(composed("data=maze")["data"])
-    frames, rate = data.record_video(lambda obs: np.array([1]), seed=1)  # to the right, where nothing or an end is
-    assert rate == 4 and 2 <= len(frames) <= 41 and frames[0].shape == (180, 240, 3)
-    assert (frames[0][90, 90] == 0).all() and (frames[0] != frames[-1]).any()
-    data.video_steps = 0
-    assert data.record_video(None, 0) is None
 
 
 # Workers

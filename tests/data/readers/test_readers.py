@@ -7,20 +7,20 @@ import pickle
 import struct
 import tarfile
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from runs import CONFIGS
 
 from dlrun.errors import DataError
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "data"
+DATA = CONFIGS / "data"
 
 
 def read(name, root, **changes):
     """What configs/data/NAME.yaml reads under `root`; nothing is downloaded."""
-    source = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml").source, resolve=False)
+    source = OmegaConf.to_container(OmegaConf.load(DATA / f"{name}.yaml").source, resolve=False)
     module, _, function = source.pop("_target_").rpartition(".")
     reader = getattr(import_module(module), function)
     asked = {"data_dir": str(root), "download": False} if "data_dir" in source else {}
@@ -278,7 +278,7 @@ def test_published_images(name, num, shape):
     assert arrays.x_train.shape == (num, *shape) and arrays.x_test.shape == (10_000, *shape)
     counts = np.bincount(arrays.y_test).tolist()
     assert counts == ([980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009] if name == "mnist" else [1000] * 10)
-    config = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    config = OmegaConf.load(DATA / f"{name}.yaml")
     assert arrays.x_train.mean((0, 2, 3)) / 255 == pytest.approx(list(config.mean), abs=2e-4)
 
 
@@ -302,7 +302,7 @@ PACKAGED = {  # rows, columns with the target, and the counts of the classes or 
 
 @pytest.mark.parametrize("name", PACKAGED)
 def test_tables_of_scikit_learn(name):
-    config = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    config = OmegaConf.load(DATA / f"{name}.yaml")
     frame = read(name, None)["all"]
     rows, columns, wanted = PACKAGED[name]
     assert frame.shape == (rows, columns) and not sum(frame.null_count().row(0))

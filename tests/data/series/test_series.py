@@ -293,13 +293,15 @@ def command(monkeypatch, capsys, *arguments: object) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("rows", "said"), [(weather(4), "has 4 rows"), (weather(9)[:6] + weather(9)[8:], "has a gap")])
-def test_too_short_a_series_is_not_predicted_from(run, rows, said, tmp_path):
-    with pytest.raises(UserError, match=f"{said}.*; a window has 5 steps\n  expected at least 5 rows at the end"):
+@pytest.mark.parametrize(
+    ("rows", "message"), [(weather(4), "has 4 rows"), (weather(9)[:6] + weather(9)[8:], "has a gap")]
+)
+def test_too_short_a_series_is_not_predicted_from(run, rows, message, tmp_path):
+    with pytest.raises(UserError, match=f"{message}.*; a window has 5 steps\n  expected at least 5 rows at the end"):
         FinishedRun(run).data.read(write(tmp_path / "short.csv", rows))
 
 
-@pytest.mark.parametrize(("change", "keys", "said"), [
+@pytest.mark.parametrize(("change", "keys", "message"), [
     ({}, ["data.horizon=30"], "data.horizon=30 .*at most 20 rows of val follow each other\n  expected 35"),
     ({}, ["data.target=temp"], "data.target=temp: .* has no such column"),
     ({}, ["data.time=sky"], "data.time=sky: its values are no dates and no numbers, such as 'sun'"),
@@ -311,7 +313,7 @@ def test_too_short_a_series_is_not_predicted_from(run, rows, said, tmp_path):
     ({}, ["data.window=null"], "nothing follows a whole series"),
     ({}, ["data.window=null", "data.horizon=0"], "takes whole series, and there is one"),
 ])  # fmt: skip
-def test_invalid_series_are_refused(tmp_path, change, keys, said):
+def test_invalid_series_are_refused(tmp_path, change, keys, message):
     rows = [row | change.get(i, {}) for i, row in enumerate(weather())]
-    with pytest.raises(UserError, match="(?s)" + said):
+    with pytest.raises(UserError, match="(?s)" + message):
         loaded(write(tmp_path / "a.csv", rows), *WEATHER, *keys)

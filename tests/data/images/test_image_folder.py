@@ -203,17 +203,20 @@ def test_splits_are_a_partition_and_folds_cover_all_but_test(stratify):
     labels = np.random.RandomState(1).randint(0, 4, 1122)
     parts = split(labels, (0.6, 0.2, 0.2), stratify, 0, 0)
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(1122))
-    if not stratify:
-        assert [len(rows) for rows in parts.values()] == [673, 224, 225], "the book's"
-        assert parts["test"][0] == 897
-    for k in range(4):
-        share = [(labels[rows] == k).sum() / (labels == k).sum() for rows in parts.values()]
-        assert not stratify or np.allclose(share, (0.6, 0.2, 0.2), atol=0.01)
     held = [split(labels, (0.6, 0.2, 0.2), stratify, 5, fold) for fold in range(5)]
     assert all(np.array_equal(found["test"], parts["test"]) for found in held)
     everything = np.sort(np.concatenate([found["val"] for found in held]))
     assert np.array_equal(everything, np.sort(np.concatenate([parts["train"], parts["val"]])))
     assert all(not set(found["train"]) & set(found["val"]) for found in held)
+
+
+def test_a_plain_split_is_the_books_and_a_stratified_one_has_the_shares_in_every_class():
+    labels, shares = np.random.RandomState(1).randint(0, 4, 1122), (0.6, 0.2, 0.2)
+    plain, stratified = (split(labels, shares, stratify, 0, 0) for stratify in (False, True))
+    assert [len(rows) for rows in plain.values()] == [673, 224, 225] and plain["test"][0] == 897
+    for k in range(4):
+        found = [(labels[rows] == k).sum() / (labels == k).sum() for rows in stratified.values()]
+        assert np.allclose(found, shares, atol=0.01)
 
 
 def write_splits(root: Path, folders: tuple[str, ...]) -> None:
@@ -241,14 +244,14 @@ def test_folders_are_the_splits(tmp_path, folders):
     assert make(tmp_path, layout="folders", load=False).spec.labels == tuple(sorted(folders))
 
 
-@pytest.mark.parametrize(("folders", "said"), [
+@pytest.mark.parametrize(("folders", "message"), [
     (("train", "val", "cats"), "has cats beside train and val: are these splits or classes?"),
     (("val", "test"), "has the folders test, val, but none for train"),
     (("train", "val", "valid"), "has the folders val and valid: both would be the val split"),
 ])  # fmt: skip
-def test_ambiguous_folders_are_refused(tmp_path, folders, said):
+def test_ambiguous_folders_are_refused(tmp_path, folders, message):
     write_splits(tmp_path, folders)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         make(tmp_path)
 
 
@@ -309,8 +312,8 @@ def test_only_regular_files_are_images_and_unreadable_folders_are_refused(tmp_pa
     with socket.socket(socket.AF_UNIX) as server:
         monkeypatch.chdir(tmp_path / "images" / "bee")  # a socket's path is short
         server.bind("x.png")
-        said = make(tmp_path).describe()
-    assert "ant/x.png (it is a FIFO), bee/x.png (it is a socket)" in said
+        description = make(tmp_path).describe()
+    assert "ant/x.png (it is a FIFO), bee/x.png (it is a socket)" in description
     scandir = os.scandir
 
     def refuse(path):
@@ -491,11 +494,13 @@ def test_broken_images_and_bombs_are_left_out_and_named(tmp_path, monkeypatch, c
     (tmp_path / "images" / "bee" / "zz link.png").symlink_to("/nowhere.png")
     for _ in range(2):  # decoded, and from the cache
         data = make(tmp_path)
-        said = data.describe()
-        assert "5 of 44 images cannot be read and are left out: " in said
-        assert "ant/008.bmp (OSError: image file is truncated" in said
-        assert "bee/zz link.png (No such file or directory)" in said
-        assert all(f"bee/zz {name}.png (it has more pixels than data.max_pixels=" in said for name in ("bomb", "huge"))
+        description = data.describe()
+        assert "5 of 44 images cannot be read and are left out: " in description
+        assert "ant/008.bmp (OSError: image file is truncated" in description
+        assert "bee/zz link.png (No such file or directory)" in description
+        assert all(
+            f"bee/zz {name}.png (it has more pixels than data.max_pixels=" in description for name in ("bomb", "huge")
+        )
         assert sum(len(rows) for rows in parts(data).values()) == 39
     (tmp_path / "images" / "bee" / "zz bomb.png").unlink()
     (tmp_path / "images" / "bee" / "zz huge.png").unlink()
@@ -609,12 +614,12 @@ def test_batches_read_ahead_equal_those_held_on_the_device(tmp_path, monkeypatch
 def test_data_larger_than_memory_is_read_ahead(tmp_path, monkeypatch):
     write_folder(tmp_path)
     stored = 40 * 3 * 8 * 8
-    for free, said in (
+    for free, message in (
         (2 * stored, "resident on cpu"),
         (2 * stored - 1, "read ahead from its cache, 0.0 MB as uint8 (more"),
     ):
         monkeypatch.setattr("dlrun.data.images.folder.free_memory", lambda device, free=free: free)
-        assert make(tmp_path).describe().startswith(said)
+        assert make(tmp_path).describe().startswith(message)
     assert streamed.free_memory(CPU) > 2**20
 
 
@@ -728,8 +733,8 @@ def test_bad_folders_are_reported(tmp_path):
     one.unlink()
     for i in range(3):
         (one.parent / f"{i}.png").write_bytes(b"")
-    said = r"some classes have fewer than 3 images that can be read: eel \(0\)\n  expected at least one image"
-    with pytest.raises(DataError, match=said):
+    message = r"some classes have fewer than 3 images that can be read: eel \(0\)\n  expected at least one image"
+    with pytest.raises(DataError, match=message):
         make(tmp_path / "b")
     for i in range(3):
         (one.parent / f"{i}.png").write_bytes((tmp_path / "b" / "images" / "cat" / "022.gif").read_bytes())
@@ -744,9 +749,11 @@ def test_bad_folders_are_reported(tmp_path):
 def test_one_class_is_refused(tmp_path):
     """A user one level too high would learn it to 100 %."""
     write_folder(tmp_path)
-    said = r"has one class, images: expected two or more\n  its folders may be the classes \(ant, bee, cat, dog\): "
+    message = r"has one class, images: expected two or more\n  its folders may be the classes \(ant, bee, cat, dog\): "
     for keys in ({}, {"spec": Image((3, 8, 8), 1)}):
-        with pytest.raises(DataError, match=rf"{tmp_path} {said}data.root={tmp_path}/images\n  data.layout=flat takes"):
+        with pytest.raises(
+            DataError, match=rf"{tmp_path} {message}data.root={tmp_path}/images\n  data.layout=flat takes"
+        ):
             make(tmp_path, root=str(tmp_path), **keys)
     assert make(tmp_path, root=str(tmp_path), layout="flat").spec.classes is None
     write_folder(tmp_path / "b", classes=("ant",))
@@ -757,7 +764,7 @@ def test_one_class_is_refused(tmp_path):
         make(tmp_path)
 
 
-@pytest.mark.parametrize(("keys", "said"), [
+@pytest.mark.parametrize(("keys", "message"), [
     (dict(spec=Image((4, 8, 8))), r"data.spec.shape=\[4, 8, 8\]: expected channels \(1 or 3\)"),
     (dict(resize=(8, 7)), r"data.resize=\[8, 7\] is smaller than data.spec.shape=\[3, 8, 8\]"),
     (dict(spec=Image((3, 8, 8), None, ("ant", "ant"))), "data.spec.labels has 'ant' more than once"),
@@ -771,13 +778,13 @@ def test_one_class_is_refused(tmp_path):
     (dict(folds=500), "data.folds=500: at most .* of every class are not test, so some folds would be empty"),
     (dict(mean=[0.1, 0.2]), r"data.mean=\[0.1, 0.2\] data.std=\[0.5\]"),
 ])  # fmt: skip
-def test_bad_settings_are_reported(tmp_path, keys, said):
+def test_bad_settings_are_reported(tmp_path, keys, message):
     write_folder(tmp_path)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         make(tmp_path, **keys)
 
 
-@pytest.mark.parametrize(("text", "said"), [
+@pytest.mark.parametrize(("text", "message"), [
     ("", "names no images"),
     ("ant/000.bmp\n", "line 1: 1 column\n  expected 2: path, label"),
     ("ant/000.bmp,0\nant/nothing.jpg,0\nbee/nothing.jpg,1\n",
@@ -789,10 +796,10 @@ def test_bad_settings_are_reported(tmp_path, keys, said):
     (b"\x89PNG\r\n", "images.csv is an image, not a table of text"),
     ("path,label,label\nant/000.bmp,a,b\n", "line 1: several columns are named 'label'"),
 ])  # fmt: skip
-def test_bad_csvs_are_reported(tmp_path, text, said):
+def test_bad_csvs_are_reported(tmp_path, text, message):
     write_folder(tmp_path)
     (tmp_path / "images" / "images.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(DataError, match="(?s)" + said):
+    with pytest.raises(DataError, match="(?s)" + message):
         make(tmp_path)
 
 

@@ -66,7 +66,7 @@ def test_data_that_cannot_be_resized_is_refused():
     with pytest.raises(UserError, match="task.resize=.* needs images: expected .. for data of Table"):
         make_task(nn.Linear(3, 2), Table(features=3, classes=2), task=dict(resize=[[0.5, 0]]))
     fixed = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 24, 4))
-    with pytest.raises(UserError, match="task.resize has 0.5: this net cannot take images of 8x12\n  expected shares"):
+    with pytest.raises(UserError, match="task.resize has 0.5: this net cannot take images of 8x12\n  expected larger"):
         make_task(fixed, SPEC, task=dict(resize=[[1.0, 2], [0.5, 0]]))
     net = build(section("model", "fast_cnn"))(SPEC)
     make_task(net, SPEC, task=dict(resize=[[0.6, 0]]))
