@@ -171,7 +171,7 @@ class Supervised(SampleTask):
         mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over ensemble members
         metrics = {"loss": loss.detach(), **self._per_sample(mean, y)}
         if self.scoring.measures.functions:
-            metrics |= self._asked_for(mean, y)
+            metrics |= self._chosen_metrics(mean, y)
         for head in auxiliary:
             loss = loss + self.auxiliary * criterion(head.float(), y)
         return loss, metrics
@@ -207,7 +207,7 @@ class Supervised(SampleTask):
             return {"acc": self._labels(out) == y}
         return {"mae": (self.scaling.in_unit(out) - y).abs().mean(1)}
 
-    def _asked_for(self, out: Tensor, y: Tensor) -> Metrics:
+    def _chosen_metrics(self, out: Tensor, y: Tensor) -> Metrics:
         """Metrics of task.metrics that cost little in training, or the values that they follow from (see `logged`)."""
         measures = self.scoring.measures
         metrics = measures.per_sample(out if self.spec.classes else self.scaling.in_unit(out), y)
