@@ -122,13 +122,13 @@ class ArraySet(OnDevice):
 
         keep_splits: split them as the config says.
         """
-        x, y, given = joined(self._read())
+        x, y, fixed = joined(self._read())
         self.restore(fitted, device)
         x, y = self._shaped(x, "the arrays"), like(y, fitted, bool(self.labels))
         x = as_bytes(x, self.levels) if fitted["kind"] == "images" else standardised(x, fitted["mean"], fitted["std"])
         none = np.arange(0)
         splits = {"train": none, "val": none, "test": np.arange(len(x))}
-        self._store(Arrays(x, y, x[:0], y[:0]), self._cut(given, y) if keep_splits else splits)
+        self._store(Arrays(x, y, x[:0], y[:0]), self._cut(fixed, y) if keep_splits else splits)
 
     def fitted(self) -> dict:
         """Return the kind of the arrays, and the statistics of the train split."""
@@ -173,10 +173,10 @@ class ArraySet(OnDevice):
         targets = f", {counted(count, 'real target')}" if count else ""
         return f"{fitted['kind']} of {shape}{targets}; {self.resident.describe()}{describe_levels(self.levels)}"
 
-    def _cut(self, given: dict[str, np.ndarray], y: np.ndarray | None) -> dict[str, np.ndarray]:
+    def _cut(self, fixed: dict[str, np.ndarray], y: np.ndarray | None) -> dict[str, np.ndarray]:
         """Return the rows of the splits. y: the classes, or real targets, (N, ...)."""
         shares, is_stratified, folds, fold = self.split_config
-        return cut(given, shares, folds, fold, y if is_stratified and y is not None and y.ndim == 1 else None)
+        return cut(fixed, shares, folds, fold, y if is_stratified and y is not None and y.ndim == 1 else None)
 
     def _store(self, arrays: Arrays, splits: dict[str, np.ndarray]) -> None:
         prepare = self.pixels if self.fitted()["kind"] == "images" else lambda x, draw: x
@@ -195,13 +195,13 @@ class ArraySet(OnDevice):
     def _prepare(self) -> Prepared:
         if self.prepared is None:
             parts = self._read()
-            x, y, given = joined(parts)
+            x, y, fixed = joined(parts)
             kind = self.kind if self.kind != "auto" else kind_of(x)
             x = shaped(x, kind)
             if len(self.names) not in (0, x.shape[-1]):
                 raise UserError(f"data.names has {len(self.names)} names\n  expected {x.shape[-1]}, one per column")
             targets, labels = targets_of(y, len(x), self.learn, self.labels)
-            splits = self._cut(given, targets if labels else None)
+            splits = self._cut(fixed, targets if labels else None)
             real = targets if targets.ndim == 2 else targets[:, None][:, :0]
             check_varied(real[splits["train"]], " in the train split")
             means, deviations = statistics(real, splits["train"], (0,)) if real.shape[1] else ([], [])

@@ -49,8 +49,8 @@ def joined(
         number = int(np.searchsorted(ends, row, side="right"))
         return list(parts.values())[number].row_name(row - int(starts[number]))
 
-    given = {name: np.arange(*span) for name, span in zip(parts, zip(starts, ends, strict=True), strict=True)}
-    return pl.concat(frames), row_name, given
+    fixed = {name: np.arange(*span) for name, span in zip(parts, zip(starts, ends, strict=True), strict=True)}
+    return pl.concat(frames), row_name, fixed
 
 
 def _of_one_type(parts: Mapping[str, tuple[pl.Series, RowName]], is_dropped: bool, has_kind: bool) -> list[pl.Series]:
