@@ -15,7 +15,7 @@ WRONG = {
     'init=a"b': "cannot read the value in 'init=a\"b'",
     "data=": "data=: no such option\n  expected one of: anime_faces, arrays, auto_mpg,",
     "task.loss=crossentropy": "task.loss: there is no 'crossentropy'; did you mean 'cross_entropy'?",
-    "data=titanic.csv": "data=titanic.csv: a file is no option of data\n  expected data=table data.file=titanic.csv",
+    "data=titanic.csv": "data=titanic.csv: no such option\n  expected data=table data.file=titanic.csv",
     "data=/a/b.CSV.gz": "expected data=table data.file=/a/b.CSV.gz data.target=COLUMN",
     "data=csv": "data=csv: no such option\n  expected data=table data.file=FILE.csv data.target=COLUMN",
     "data=a.npz": "expected data=arrays data.file=a.npz",

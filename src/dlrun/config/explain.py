@@ -178,8 +178,7 @@ def _as_table(word: str) -> str:
     file = word if form != word.lower() else f"FILE.{form}"
     key = "data.x" if form == "npy" else "data.file"
     more = f" data.y=FILE.{form}" if form == "npy" else " data.target=COLUMN" if kind == "table" else ""
-    what = "a file is no option of data" if file == word else "no such option"
-    return f"data={word}: {what}\n  expected data={kind} {pasteable(key, file)}{more}"
+    return f"data={word}: no such option\n  expected data={kind} {pasteable(key, file)}{more}"
 
 
 def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: str | None) -> str:
