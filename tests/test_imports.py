@@ -88,7 +88,7 @@ MODULES = {
     "train": {"call"},
     "sweep": {"call"},
     "runs": {"call"},
-    "config.source": {"errors"},
+    "config.source": {"errors", "paths"},
     "config.signatures": {"errors", "spec", "types", "config.consent", "config.source"},
     "config.named": {"errors", "types", "config.signatures"},
     "config.build": {"errors", "spec", "types", "config.signatures", "config.named", "config.pairing"},

@@ -24,6 +24,7 @@ from dlrun.config.project import project
 from dlrun.config.zips import is_zip
 from dlrun.errors import UserError
 from dlrun.overrides import key_of
+from dlrun.paths import require_working_folder
 
 for function in (grammar_functions.choice, grammar_functions.shuffle):
     function.__annotations__["args"] = Any  # Hydra 1.3 lists the allowed types and forgot null
@@ -59,6 +60,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
+        require_working_folder()
         overrides = [each for o in overrides for each in _meant(o)]
         unzipped = [override for override in overrides if not is_zip(override)]
         zips = [override for override in overrides if is_zip(override)]

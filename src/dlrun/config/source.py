@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dlrun.errors import nearest, some
+from dlrun.paths import has_working_folder
 
 
 def source_of(module: str) -> Path | None:
@@ -58,7 +59,7 @@ def no_module(module: str) -> str:
 
 def _not_found(package: str) -> str:
     """Describe where a top-level package was looked for, and how Python can find it."""
-    here = Path.cwd() if os.path.exists(os.curdir) else Path()  # the working folder may have been removed
+    here = Path.cwd() if has_working_folder() else Path()  # the working folder may have been removed
     standard = {os.path.dirname(os.__file__), os.path.join(os.path.dirname(os.__file__), "lib-dynload")}
     searched = [os.path.abspath(path) for path in sys.path if os.path.isdir(path or os.curdir)]
     searched = [path for path in dict.fromkeys(searched) if path not in standard]

@@ -9,6 +9,7 @@ from typing import NoReturn
 import dlrun
 from dlrun.errors import FULL, UserError, nearest, printable
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
+from dlrun.paths import WORKING_FOLDER, has_working_folder
 from dlrun.system.python import protect_children
 
 WORDS = "--words"  # of `completion`: what follows is a line of the shell, in which argparse would read --
@@ -60,6 +61,9 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
     except BrokenPipeError:  # for example dl-runs list | head
         silence(sys.stdout)
     except OSError as error:
+        if not has_working_folder():
+            complain(name, WORKING_FOLDER)
+            sys.exit(2)
         if not is_of_disk(error):
             raise
         complain_of_disk(name, error)
