@@ -438,7 +438,7 @@ def test_what_a_metric_writes_into_its_inputs_reaches_no_other():
     ("key", "value", "text"),
     [
         ("loss", "ownnets.losses.square", "returned a tensor of shape (2, 10)\n  expected a loss of outputs"),
-        ("metrics", ["ownnets.metrics.pair"], "ownnets.metrics.pair returned 2 numbers\n  expected a number from y int64"),
+        ("metrics", ["ownnets.metrics.pair"], "metrics.pair returned 2 numbers\n  expected a number from y int64"),
         ("class_weights", {"11": 2.0}, "there is no class '11'"),
         ("threshold", "f1", "task.threshold=f1: this data has 10 classes; a threshold divides two"),
     ],
