@@ -345,9 +345,7 @@ def own(tmp_path, monkeypatch):
     (folder / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(signatures, "ALLOWED", frozenset({"ownnets"}))
-    signatures.signature.cache_clear()
     yield
-    signatures.signature.cache_clear()
     for module in [name for name in sys.modules if name.partition(".")[0] == "ownnets"]:
         del sys.modules[module]
 

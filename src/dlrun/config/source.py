@@ -7,6 +7,7 @@ import ast
 import os
 import shlex
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,6 +30,17 @@ def source_of(module: str) -> Path | None:
         return Path(spec.origin) if not rest and spec.origin and spec.origin.endswith(".py") else None
     base = Path(next(iter(spec.submodule_search_locations))).joinpath(*rest)
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def parsed(source: Path) -> ast.Module:
+    """Return the syntax tree of a file as it is now. Raises OSError, SyntaxError, or ValueError if it is no text."""
+    stamp = source.stat()
+    return _parsed(source, stamp.st_mtime_ns, stamp.st_size)
+
+
+@cache
+def _parsed(source: Path, changed: int, size: int) -> ast.Module:
+    return ast.parse(source.read_text(encoding="utf-8"), str(source))
 
 
 def no_module(module: str) -> str:
