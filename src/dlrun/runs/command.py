@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import dlrun
+from dlrun.config.own_failures import own_failures
 from dlrun.errors import FULL, UserError, nearest, printable
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
 from dlrun.paths import WORKING_FOLDER, has_working_folder
@@ -49,8 +50,9 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
             parser = Parser(f"{name} {arguments[0]}", description=run.__doc__)
             describe(parser)
             end = arguments.index(WORDS) + 1 if arguments[0] == "completion" and WORDS in arguments else None
-            for line in run(parser.parse_intermixed_args(arguments[1:end])):
-                print(printable(line), flush=True)  # a command may take its time between two lines
+            with own_failures():
+                for line in run(parser.parse_intermixed_args(arguments[1:end])):
+                    print(printable(line), flush=True)  # a command may take its time between two lines
         sys.stdout.flush()
     except UserError as error:
         complain(name, error)

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from dlrun.config.build import build, of_runner
 from dlrun.config.check import check
 from dlrun.config.extras import install
+from dlrun.config.own_failures import own_failures
 from dlrun.config.saved import is_place, new_run_arguments, plain, portable, read_config, where_moved
 from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import find_run, read_summary, require_plain, status_of
@@ -132,7 +133,8 @@ def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
 
     config = run.config | {"init": None, "model": run.config["model"] | dict.fromkeys(of_runner(run.config["model"]))}
     try:
-        return Session(config, run.names, changes=run.changes)
+        with own_failures():
+            return Session(config, run.names, changes=run.changes)
     except DataError as error:
         raise where_moved(error, folder, config) from None
 
