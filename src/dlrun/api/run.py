@@ -166,6 +166,7 @@ class Run:
 
         if x is None and y is not None:
             raise UserError("y without x\n  expected x=..., the samples of these targets")
+        own_config(self.folder, evaluates=True)  # its errors, before anything is read
         with as_guest():
             return evaluate(self, split, as_words(words), x, y)
 

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from dlrun.config.build import build, of_runner
 from dlrun.config.check import check
 from dlrun.config.extras import install
+from dlrun.config.missing_code import require_code
 from dlrun.config.own_failures import own_failures
 from dlrun.config.saved import is_place, new_run_arguments, plain, portable, read_config, where_moved
 from dlrun.errors import DataError, UserError, printable
@@ -117,6 +118,7 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
                 f"  for any other change start a new run: dl-run {new_run_arguments(folder, typed)}"
             )
     config = plain(saved, request.arguments)
+    require_code(config, f"resume={folder}")
     try:
         check(config, names)
     except UserError as error:
