@@ -71,9 +71,7 @@ def test_a_run_predicts_without_code_that_only_trained_it():
         if name == "last":  # measured with what is part of dl-run
             assert read.evaluate("test")["acc"] == test["test/acc"]
         else:
-            with pytest.raises(
-                dlrun.UserError, match="best: task.loss=gone.loss is code of the package 'gone', wh"
-            ):
+            with pytest.raises(dlrun.UserError, match="best: task.loss=gone.loss is code of the package 'gone', wh"):
                 read.evaluate("test")
         with pytest.raises(dlrun.UserError, match="resume=.*=gone.* is not installed\n  expected it installed"):
             dlrun.resume(read, "trainer.epochs=2")
@@ -91,7 +89,5 @@ def test_the_message_names_what_is_needed_and_its_plugin(tmp_path):
     info.mkdir(parents=True)
     (info / "entry_points.txt").write_text("[dlrun.plugins]\ngone = gone\n")
     sys.path.insert(0, str(tmp_path / "other"))
-    with pytest.raises(
-        dlrun.UserError, match="model=gone.net is code of the package 'gone', a plugin of gone_nets"
-    ):
+    with pytest.raises(dlrun.UserError, match="model=gone.net is code of the package 'gone', a plugin of gone_nets"):
         dlrun.load(run.folder).predict(X)
