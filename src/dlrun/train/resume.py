@@ -16,7 +16,7 @@ from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import find_run, read_summary, require_plain, status_of
 from dlrun.output.json_line import ENDING
 from dlrun.output.restarts import restarts
-from dlrun.output.tracking import require_installed
+from dlrun.output.tracking import require_apart, require_installed
 from dlrun.overrides import key_of, pasteable, quoted
 from dlrun.train.limits import refuse_finished
 from dlrun.train.start import Done, Request, join_processes, locked, train, write_config
@@ -126,6 +126,7 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
     if places:
         saved = portable(saved)
     require_installed(config.get("tracker") or (), install)
+    require_apart(config.get("tracker") or (), folder, config["output_dir"])
     return ResumedConfig(config, names, OmegaConf.to_yaml(saved), changes, places, is_only_moved)
 
 

@@ -22,7 +22,7 @@ from dlrun.errors import UserError, printable
 from dlrun.output.folders import claim_folder, new_folder, read_summary, status_of
 from dlrun.output.json_line import ENDING
 from dlrun.output.restarts import died_before, forget_start, note_start, noted
-from dlrun.output.tracking import require_installed
+from dlrun.output.tracking import require_apart, require_installed
 from dlrun.output.written import write_whole
 from dlrun.overrides import key_of
 
@@ -71,6 +71,7 @@ def start(request: Request) -> Done | None:
     chosen = auto_keys(config)
     check(config, names)
     require_installed(config.get("tracker") or (), install)
+    require_apart(config.get("tracker") or (), config["run_dir"], config["output_dir"])
     if config["mode"] != "train":
         with own_failures():
             print(printable(_measured(config, names, chosen)))
