@@ -275,6 +275,11 @@ def test_code_that_changes_while_a_program_runs_is_read_anew(code, tmp_path):
     words = ["data=digits", "model=acme.parts.Deeper", "trainer.max_steps=1"]
     dlrun.train(*words)
     parts.write_text(parts.read_text().replace("width: Count = 8", "width: Count = 8, depth: Count = 2"))
+    with pytest.raises(dlrun.UserError, match=r"Deeper has no 'depth' as Python imported it.*\n.*reload\(acme.parts\)"):
+        dlrun.train(*words, "model.depth=3")
+    with pytest.raises(dlrun.UserError, match="acme.parts has no 'later' as Python imported it"):
+        parts.write_text(parts.read_text() + "\ndef later(time):\n    return 1.0\n")
+        dlrun.train("data=digits", "schedule=acme.parts.later")
     importlib.reload(sys.modules["acme.parts"])
     assert dlrun.train(*words, "model.depth=3").config["model"]["depth"] == 3
 
