@@ -117,7 +117,7 @@ def measure(folder: Path, split: str, overrides: list[str], device: str | None) 
     from dlrun.runs.data_config import other_config
 
     require_finished(folder)
-    own_config(folder)  # report its errors before torch is imported
+    own_config(folder, evaluates=True)  # report its errors before torch is imported
     other = other_config(folder, overrides) if overrides else None
     from dlrun.output.failures import within_memory
     from dlrun.train.finished import FinishedRun
