@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from dlrun.data.table.blanks import stripped, without_empty_rows
+from dlrun.data.table.blanks import empty_rows, stripped
 from dlrun.data.table.blocks import read_blocks, read_head
 from dlrun.data.table.dates import ambiguity, date_format, parsed
 from dlrun.data.table.text import EXPECTED, Format, TableText, content_of, head_of, text_of, undecodable
@@ -23,11 +23,14 @@ GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types befor
 
 
 class ParquetTable(NamedTuple):
-    """A Parquet file."""
+    """A Parquet file. empty: its rows without a value, from 0 in order, which are left out of the frame."""
 
     path: Path
+    empty: tuple[int, ...] = ()
 
     def row_name(self, row: int) -> str:
+        for each in self.empty:
+            row += each <= row
         return f"{self.path}, row {row + 1}"
 
 
@@ -50,6 +53,8 @@ def read_table(
     origin: Origin = ParquetTable(path)
     if start[:4] == b"PAR1":
         frame = _read_parquet(path, content)
+        if (is_empty := empty_rows(frame)) is not None:
+            frame, origin = frame.filter(~is_empty), ParquetTable(path, tuple(is_empty.arg_true()))
     else:
         origin = text_of(path, form, path if content is None else content, start)
         frame = _read_text(origin, as_text, time)
@@ -81,7 +86,7 @@ def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
             frame = pl.read_parquet(path if content is None else io.BytesIO(content), glob=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} is not an intact Parquet file: {first_line(error)}\n  {EXPECTED}") from None
-    return without_empty_rows(frame.cast({pl.Enum: pl.Categorical}))
+    return frame.cast({pl.Enum: pl.Categorical})
 
 
 def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl.DataFrame:
@@ -108,7 +113,8 @@ def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl
     frame.columns = text.names
     if frame.height and frame[:, -1].null_count():
         _check_short_rows(text)
-    return without_empty_rows(stripped(frame, text.form.missing))
+    frame = stripped(frame, text.form.missing)
+    return frame if (is_empty := empty_rows(frame)) is None else frame.filter(~is_empty)
 
 
 def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame], time: str | None) -> pl.DataFrame | None:
@@ -191,11 +197,18 @@ def _check_short_rows(text: TableText) -> None:
 
 
 def _check_records(text: TableText) -> None:
-    count = len(text.names)
+    if line := text.unclosed():
+        raise DataError(
+            f'{text.path}, line {line}: a quote (") is not closed before the file ends\n'
+            "  expected values in two quotes; a quote in a value is written twice"
+        )
+    count, before = len(text.names), int(text.form.header)
     for line, cells in text.records():
+        first, before = before + 1, line
         if len(cells) != count and any(cell.strip() for cell in cells):
+            where = f"line {line}" if first == line else f"lines {first} to {line}, which a quote joins"
             raise DataError(
-                f"{text.path}, line {line}: {counted(len(cells), 'value')}, but the table has {count} columns\n"
+                f"{text.path}, {where}: {counted(len(cells), 'value')}, but the table has {count} columns\n"
                 f"  expected {count} values, separated by {text.form.separator!r} (data.separator)"
             )
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from dlrun.data.base import Arrays
 from dlrun.data.resident import Resident
 from dlrun.data.table.columns import as_texts, check_kinds
-from dlrun.data.table.encode import decode, encode, names, unseen
+from dlrun.data.table.encode import decode, encode, names, unseen_levels
 from dlrun.data.table.encoded import Encoded
+from dlrun.data.table.joined import texts_of
 from dlrun.data.table.prepare import NamedFrame, Prepared, TableSettings, check_columns, prepare, prepare_like
 from dlrun.data.table.read import read_table
 from dlrun.data.table.text import Format, check_format
@@ -139,11 +140,9 @@ class TableFile(Encoded):
         frame, origin = read_table(path, self.form, "*", content)
         encoding = self.fitted()
         check_columns(frame.columns, list(encoding["columns"]), origin.row_name)
-        x = torch.from_numpy(encode(frame, encoding, origin.row_name)).to(self.device)
-        first, columns = len(encoding["numbers"]), [each["column"] for each in encoding["categories"]]
-        notes = {name: unseen(frame[name], x[:, first + i].cpu().numpy()) for i, name in enumerate(columns)}
-        new = {name: text for name, text in notes.items() if text}
-        return frame.select(as_texts(column) for column in frame), x, new
+        x = encode(frame, encoding, origin.row_name)
+        new = unseen_levels(frame, x, encoding)
+        return frame.select(as_texts(column) for column in frame), torch.from_numpy(x).to(self.device), new
 
     def decode(self, x: Tensor) -> list[dict[str, float | str]]:
         """Turn encoded rows into values by column, for people to read."""
@@ -164,8 +163,7 @@ class TableFile(Encoded):
         if self.prepared is None:
             parts, where = self._read()
             if self.is_like:
-                part = next(iter(parts.values()))
-                self.prepared = prepare_like(part, self.fitted())
+                self.prepared = prepare_like(parts, self.settings, self.fitted(), self.keeps_splits)
             else:
                 self.prepared = prepare(parts, self.settings, where)
         return self.prepared
@@ -178,13 +176,14 @@ class TableFile(Encoded):
                 name: frame.cast({pl.Enum: pl.Categorical}) for name, frame in frames.items()
             }  # no texts of a file
             return {name: NamedFrame(frame, partial(_row_of, name)) for name, frame in plain.items()}, "the table"
-        parts, where = {}, ""
+        parts, where, as_text = {}, "", self.columns_of_texts()
         for name, file in self.paths.items():
             if file:
                 path = find(file, self.data_dir, "data.file" if name == "all" else f"data.{name}", EXPECTED)
-                frame, origin = read_table(path, self.form, self.columns_of_texts())
+                frame, origin = read_table(path, self.form, as_text)
                 parts[name] = NamedFrame(frame, origin.row_name)
                 where = where or str(path)
+                as_text = [*as_text, *texts_of(frame)]  # what is text in data.train is text in the other files
         return parts, where
 
 
