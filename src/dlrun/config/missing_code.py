@@ -4,6 +4,7 @@ A finished run predicts without the code that only trained it (an optimizer, a l
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from copy import deepcopy
 from importlib.util import find_spec
 
@@ -37,7 +38,10 @@ def without_training(config: dict, evaluates: bool) -> None:
         data["augment"] = augment | {"own": [each for each in augment.get("own") or [] if not _is_missing(each)]}
     if evaluates or not isinstance(task, dict) or _is_missing(task):
         return
-    for key, annotation in signature(str(task.get("_target_"))).keys.items():
+    keys: dict[str, object] = {}
+    with suppress(UserError):  # check.py reports it
+        keys = signature(str(task.get("_target_"))).keys
+    for key, annotation in keys.items():
         if named := named_of(annotation):
             value = task.get(key)
             if isinstance(value, list):
