@@ -10,8 +10,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from dlrun.config.own_failures import own_failures
 from dlrun.errors import UserError
 from dlrun.output.terminal import is_of_disk, text_of_disk
+from dlrun.paths import require_working_folder
 
 SEED = 67280421310721  # torch's own seed before anyone sets one
 RUNNING = threading.RLock()  # torch's generators and options belong to the process: one run at a time
@@ -21,7 +23,7 @@ RUNNING = threading.RLock()  # torch's generators and options belong to the proc
 def as_guest() -> Iterator[None]:
     """A context for a run, or for what builds its objects. A second thread waits until the first one is done.
 
-    Raises UserError where the command line would print an error of the disk.
+    Raises UserError where the command line would print an error of the disk, or of the user's own code.
     """
     with RUNNING, ExitStack() as stack:
         stack.callback(random.setstate, random.getstate())
@@ -31,8 +33,10 @@ def as_guest() -> Iterator[None]:
             stack.callback(numpy.random.set_state, numpy.random.get_state())
         stack.callback(_settings() if "torch" in sys.modules else _forget)
         try:
-            yield
+            with own_failures():
+                yield
         except OSError as error:
+            require_working_folder()
             if not is_of_disk(error):
                 raise
             raise UserError(text_of_disk(error)) from error

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from os import PathLike
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dlrun.api.memory import as_polars, refuse_masked
+from dlrun.api.pictures import as_file, is_picture
 from dlrun.errors import UserError, first_line
 from dlrun.output.failures import within_memory
 from dlrun.runs import input_rows
@@ -30,6 +32,8 @@ def predict(
 ) -> pl.DataFrame | np.ndarray:
     """Return a frame with a row per input, or an array of images or masks. Raises UserError for wrong inputs."""
     takes = run.task.accepts
+    if not _is_integer(seed) or not 0 <= seed < 2**63:
+        raise UserError(f"seed={seed!r}: expected an integer >= 0")
     used = {"inputs": x is not None, "latent": samples is not None, "episodes": episodes is not None}
     ways = [name for name, is_used in used.items() if is_used]
     expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)
@@ -38,6 +42,8 @@ def predict(
         raise UserError(f"{', '.join(ways) or 'nothing'} to predict from: this run takes {expected}")
     with within_memory():
         if episodes is not None:
+            if not _is_integer(episodes) or episodes < 1:
+                raise UserError(f"episodes={episodes!r}: expected an integer >= 1")
             played = run.task.play(run.data, episodes, seed)
             return pl.DataFrame([{"episode": i, "return": r, "length": n} for i, (r, n) in enumerate(played)])
         predicted = _sampled(run, samples, seed) if samples is not None else torch.cat(list(_predicted(run, x, fit)))
@@ -56,10 +62,14 @@ def outputs(run: FinishedRun, x: Any, fit: bool) -> np.ndarray:
         return torch.cat(list(_predicted(run, x, fit))).numpy()
 
 
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _sampled(run: FinishedRun, samples: int, seed: int) -> Tensor:
     from dlrun.seeds import generator
 
-    if not isinstance(samples, int) or samples < 1:
+    if not _is_integer(samples) or samples < 1:
         raise UserError(f"samples={samples!r}: expected an integer >= 1")
     device, size = run.device.torch_device, run.sample_data.eval_batch_size
     z = torch.randn(samples, cast(int, run.task.net.latent), generator=generator(device, 0, seed), device=device)
@@ -92,7 +102,7 @@ def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
         expected = "a text, a list of texts, or a Path of a .txt or .csv file"
         texts: list[Any]
         if isinstance(x, PathLike):
-            texts = list(files.texts_as_trained([str(x)], run.config["data"]))
+            texts = list(files.texts_as_trained([expanduser(x)], run.config["data"]))
         else:
             texts = [x] if isinstance(x, str) else _several(x, "text", expected)
         texts = [text[1] if isinstance(text, tuple) else text for text in texts]
@@ -104,7 +114,7 @@ def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
     elif isinstance(spec, Image | Mask) and not _is_array(x):
         yield from _images(run, x, fit)
     elif isinstance(x, str | PathLike):
-        rows = input_rows.rows([str(x)], cast(Table, spec))
+        rows = input_rows.rows([expanduser(x)], cast(Table, spec))
         while batch := [row for _, row in islice(rows, data.eval_batch_size)]:
             yield data.encode(np.array(batch))
     else:
@@ -135,6 +145,8 @@ def _array(run: FinishedRun, x: Any) -> Tensor:
         array = array.detach().cpu()
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"x: {first_line(error)}\n  expected {_expected(shape)}") from None
+    if array.is_complex():
+        raise UserError(f"x holds complex numbers\n  expected {_expected(shape)}, real numbers")
     if isinstance(spec, Image | Mask):
         if array.dtype != torch.uint8:
             raise UserError(f"x holds {_dtype(array)}\n  expected pixels as they are stored: uint8, {_expected(shape)}")
@@ -179,7 +191,7 @@ def _rows_of_table(run: FinishedRun, x: Any) -> Tensor:
     """Encode rows with the run's columns: a frame, a dictionary or a list of them, or a file."""
     data = run.table_data
     if isinstance(x, str | PathLike):
-        _, encoded, notes = data.read(Path(x))
+        _, encoded, notes = data.read(Path(expanduser(x)))
     else:
         content = io.BytesIO()
         try:
@@ -200,14 +212,12 @@ def _images(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
     expected = "paths, PIL images, or an array of uint8"
     form = getattr(run.data, "form", files.ListFormat())
     decoded: list[Tensor] = []
-    is_one = isinstance(x, str | PathLike) or hasattr(x, "save")
+    is_one = isinstance(x, str | PathLike) or is_picture(x)
     for i, each in enumerate([x] if is_one else _several(x, "image", expected)):
         if isinstance(each, str | PathLike):
-            decoded += [image for _, image in files.images([str(each)], shape, how, decoding, form)]
-        elif hasattr(each, "save"):
-            content = io.BytesIO()
-            each.save(content, "PNG")
-            decoded.append(files.decoded(f"image {i}", io.BytesIO(content.getvalue()), shape, how, decoding))
+            decoded += [image for _, image in files.images([expanduser(each)], shape, how, decoding, form)]
+        elif is_picture(each):
+            decoded.append(files.decoded(f"image {i}", as_file(each), shape, how, decoding))
         else:
             raise UserError(f"{each!r} is no image\n  expected {expected}")
     if decoded:

@@ -8,9 +8,13 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from dlrun.api.pictures import is_picture, pixels
 from dlrun.errors import DataError, UserError, counted, first_line, own_code
+from dlrun.overrides import quoted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import pandas
     import polars
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 else:
     Samples = Any
 
+FRAMES, STREAMS = "dlrun.data.readers.frames.memory", "dlrun.data.readers.streams.memory"
+IN_MEMORY = (FRAMES, STREAMS)  # readers of what only a program has
 TARGET = "target"  # the column of targets that are given beside a frame without a name
 
 
@@ -56,10 +62,34 @@ def given(x: Samples, y: Samples, x_val: Samples, y_val: Samples, x_test: Sample
     return Given(["data=arrays", "data.arrays=memory"], {"arrays": arrays})
 
 
+def refuse_other_kind(samples: Given, section: object, folder: "Path", names: Mapping[str, str]) -> None:
+    """Raise UserError unless a run was trained on samples in memory of this kind.
+
+    section, names: the data section of its config, and the chosen option of each group.
+    """
+    section = section if isinstance(section, dict) else {}
+    source = section.get("source")
+    from_memory = section.get("arrays") == "memory" or isinstance(source, dict) and source.get("_target_") in IN_MEMORY
+    if not from_memory:
+        raise UserError(
+            f"x: the run in {folder} was trained on data={names.get('data')}, not on samples in memory\n"
+            "  expected dlrun.resume(run) without samples; dlrun.train(..., x=x) starts a new run"
+        )
+    kinds = {"data=arrays": "arrays or a Dataset", "data=table": "a frame", "data=stream": "loaders"}
+    trained = f"data={names.get('data')}"
+    if samples.words[0] != trained:
+        raise UserError(
+            f"x: the run in {folder} was trained on {kinds.get(trained, trained)}\n"
+            f"  expected the same samples, not {kinds[samples.words[0]]}"
+        )
+
+
 def _arrays(split: str, x: Any, y: Any) -> "dict[str, np.ndarray]":
     """Return the arrays of a split."""
     if _is_dataset(x):
         x, y = _stacked(x, y)
+    elif isinstance(x, list | tuple) and any(map(is_picture, x)):
+        x = [pixels(f"x[{i}]", each) if is_picture(each) else each for i, each in enumerate(x)]
     pair = {"x": _array("x", x)} | ({} if y is None else {"y": _array("y", y)})
     lengths = {name: len(array) for name, array in pair.items()}
     if len(set(lengths.values())) > 1:
@@ -158,6 +188,8 @@ def _stacked(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _item(kind: str, i: int, name: str, value: Any) -> "np.ndarray":
+    if name == "x" and is_picture(value):
+        return pixels(f"{kind}[{i}]: x", value)
     array = as_array(f"{kind}[{i}]: {name}", value, "numbers: an array, a tensor or an image")
     if array.dtype.kind not in "biufU":
         raise DataError(f"{kind}[{i}]: {name} is {_short(value)}\n  expected numbers: an array, a tensor or an image")
@@ -181,9 +213,7 @@ def _loaders(parts: dict[str, tuple[Any, Any]]) -> Given:
             "  expected x=..., x_val=... and perhaps x_test=..., loaders too, and no y"
         )
     source = {split: loader for split, (loader, _) in parts.items()}
-    return Given(
-        ["data=stream", "data.source={_target_: dlrun.data.readers.streams.memory}"], {"source": lambda: source}
-    )
+    return Given(["data=stream", f"data.source={{_target_: {STREAMS}}}"], {"source": lambda: source})
 
 
 def _is_frame(x: object) -> bool:
@@ -234,8 +264,8 @@ def _frames(parts: dict[str, tuple[Any, Any]]) -> Given:
         if not len(frames[split]):
             raise UserError(f"{split}: the frame has no rows\n  expected a row per sample")
     shown = {"all": frames["train"]} if len(frames) == 1 else frames
-    source = "{_target_: dlrun.data.readers.frames.memory}"
-    words = ["data=table", f"data.source={source}", f"data.target={_quoted(target)}"]
+    source = f"{{_target_: {FRAMES}}}"
+    words = ["data=table", f"data.source={source}", f"data.target={quoted(target)}"]
     return Given(words, {"source": Frames(shown)})
 
 
@@ -253,10 +283,6 @@ def with_targets(frame: "polars.DataFrame", y: Any, target: str, split: str) -> 
     if values.ndim != 1:
         raise UserError(f"y has the shape {values.shape}\n  expected one target per row")
     return frame.with_columns(pl.Series(target, values.tolist()))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 class Frames:
