@@ -37,10 +37,12 @@ Origin = TableText | ParquetTable
 
 
 def read_table(
-    path: Path, form: Format, as_text: Container[str] = (), content: bytes | None = None, time: str | None = None
-) -> tuple[pl.DataFrame, Origin]:
-    """Return the rows of a file, and where they come from, for messages. Rows without any value are left out.
+    path: Path, form: Format, as_text: Container[str] = (), content: bytes | None = None, time: str | None = None,
+    has_empty_rows: bool = False,
+) -> tuple[pl.DataFrame, Origin]:  # fmt: skip
+    """Return the rows of a file, and where they come from, for messages.
 
+    has_empty_rows: whether rows without any value are kept; a blank line is one only if there is a single column.
     as_text: names of columns whose values are kept as they are written; all of them if it holds "*".
     content: of the file, if it is not stored at `path`. time: a column whose texts may be returned as dates, which take
     less memory. Raises DataError if the file is not a table.
@@ -52,8 +54,10 @@ def read_table(
     origin: Origin = ParquetTable(path)
     if start[:4] == b"PAR1":
         frame = _read_parquet(path, content)
+        if not has_empty_rows and (is_empty := _is_empty(frame)) is not None:
+            frame = frame.filter(~is_empty)
     else:
-        origin = text_of(path, form, path if content is None else content, start)
+        origin = text_of(path, form, path if content is None else content, start, has_empty_rows)
         frame = _read_text(origin, as_text, time)
     if not frame.width or not frame.height:
         raise DataError(f"{path} has no rows\n  expected a line of names, and lines of values below it")
@@ -83,7 +87,7 @@ def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
             frame = pl.read_parquet(path if content is None else io.BytesIO(content), glob=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} is not an intact Parquet file: {first_line(error)}\n  {EXPECTED}") from None
-    return _without_empty_rows(frame.cast({pl.Enum: pl.Categorical}))
+    return frame.cast({pl.Enum: pl.Categorical})
 
 
 def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl.DataFrame:
@@ -110,7 +114,8 @@ def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl
     frame.columns = text.names
     if frame.height and frame[:, -1].null_count():
         _check_short_rows(text)
-    return _without_empty_rows(_stripped(frame, text.form.missing))
+    frame = _stripped(frame, text.form.missing)
+    return _without_empty_rows(frame, text)
 
 
 def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame], time: str | None) -> pl.DataFrame | None:
@@ -208,12 +213,24 @@ def _without_blanks(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
     return pl.concat(parts) if is_changed else column
 
 
-def _without_empty_rows(frame: pl.DataFrame) -> pl.DataFrame:
+def _without_empty_rows(frame: pl.DataFrame, text: TableText) -> pl.DataFrame:
+    """Leave out rows without any value, or blank lines alone."""
+    if (is_empty := _is_empty(frame)) is None:
+        return frame
+    if text.has_empty_rows:
+        are_rows = [text.is_row(cells) for _, cells in text.records()]
+        if len(are_rows) == frame.height:
+            is_empty &= ~pl.Series(are_rows)
+    return frame.filter(~is_empty)
+
+
+def _is_empty(frame: pl.DataFrame) -> pl.Series | None:
+    """Whether rows have no value at all; None if all of them have one."""
     is_empty = pl.Series([True]).new_from_index(0, frame.height)
     for column in frame:  # until a row has none left that may be empty
         if not column.null_count() or not (is_empty := is_empty & column.is_null()).any():
-            return frame
-    return frame.filter(~is_empty)
+            return None
+    return is_empty
 
 
 def _check_short_rows(text: TableText) -> None:
