@@ -109,6 +109,30 @@ def test_other_arrays_are_prepared_and_scored_like_those_of_the_run():
         make(arrays={"x": ROWS[:2], "y": np.array(["a", "d"])}).load_like(data.fitted(), CPU)
 
 
+@pytest.mark.parametrize("y, few, wanted", [
+    (np.arange(60) * 0.5, [1.5], [[1.5]]),
+    (np.arange(60) * 0.5, [2, 2], [[2.0], [2.0]]),
+    (CLASSES + 1, [3], [2]),
+    (CLASSES + 1, [3.0, 1.0], [2, 0]),
+    (np.array(["a", "b", "c"])[CLASSES], [2], [2]),
+    (None, None, [0, 0]),
+])  # fmt: skip
+def test_a_few_arrays_are_scored_with_the_targets_of_the_run(y, few, wanted):
+    """One sample, or targets that are all the same; without targets if the run had none."""
+    images = RANDOM.randint(256, size=(60, 4, 4)).astype(np.uint8)
+    data = loaded(x=images) if y is None else loaded(x=ROWS, y=y)
+    x = (images if y is None else ROWS)[: len(wanted)]
+    other = make(arrays={"x": x} if few is None else {"x": x, "y": np.array(few)})
+    other.load_like(data.fitted(), CPU)
+    assert next(other.batches("all"))[1].tolist() == wanted
+
+
+def test_numbers_of_unknown_classes_are_no_places_of_known_ones():
+    data = loaded(x=ROWS, y=CLASSES + 1)
+    with pytest.raises(UserError, match="y has classes that the run does not know: 0\n  expected 1, 2, 3"):
+        make(arrays={"x": ROWS[:2], "y": np.array([0, 1])}).load_like(data.fitted(), CPU)
+
+
 def test_a_rare_class_is_drawn_as_often():
     y = (np.arange(60) % 6 == 0).astype(int)
     data = make(arrays={"x": ROWS, "y": y}, sampler="balanced")

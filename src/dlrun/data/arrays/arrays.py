@@ -121,7 +121,7 @@ class ArraySet(OnDevice):
         """Read the arrays as samples of a run whose data has learned `fitted`. All of them are the test split."""
         x, y, _ = joined(self._read())
         self.restore(fitted, device)
-        x, y = self._shaped(x, "the arrays"), like(y, fitted)
+        x, y = self._shaped(x, "the arrays"), like(y, fitted, len(x))
         x = as_bytes(x, self.levels) if fitted["kind"] == "images" else standardised(x, fitted["mean"], fitted["std"])
         none = np.arange(0)
         self._store(Arrays(x, y, x[:0], y[:0]), {"train": none, "val": none, "test": np.arange(len(x))})

@@ -27,21 +27,31 @@ def targets_of(y: np.ndarray | None, samples: int, learn: Learn, labels: tuple[s
     """
     if y is None:
         return Targets(np.zeros(samples, np.int64), ())
+    _check(y)
+    if y.ndim == 2 and learn != "regression" and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
+        y = y.argmax(1)  # one-hot
+    if learn == "classification" or learn == "auto" and _are_classes(y):
+        return _classes(y, labels)
+    real = _real(y)
+    check_varied(real)
+    return Targets(real, ())
+
+
+def _check(y: np.ndarray) -> None:
     if y.ndim > 2 or y.dtype.kind not in "biufUS":
         raise DataError(
             f"y has the shape {y.shape} and the type {y.dtype}\n  expected (N,) or (N, targets), of numbers"
         )
     if y.dtype.kind in "biuf":
         check_numbers("y", y)
-    if y.ndim == 2 and learn != "regression" and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
-        y = y.argmax(1)  # one-hot
-    if learn == "classification" or learn == "auto" and _are_classes(y):
-        return _classes(y, labels)
+
+
+def _real(y: np.ndarray) -> np.ndarray:
+    """Return real targets, float32 (N, targets)."""
+    _check(y)
     if y.dtype.kind in "US":
         raise DataError(f"data.learn=regression: y holds texts, such as {y.flat[0]!r}\n  expected numbers")
-    real = y.astype(np.float32)[:, None] if y.ndim == 1 else y.astype(np.float32)
-    check_varied(real)
-    return Targets(real, ())
+    return y.astype(np.float32)[:, None] if y.ndim == 1 else y.astype(np.float32)
 
 
 def check_varied(y: np.ndarray, where: str = "") -> None:
@@ -62,9 +72,7 @@ def _are_classes(y: np.ndarray) -> bool:
 def _classes(y: np.ndarray, labels: tuple[str, ...]) -> Targets:
     if y.ndim == 2:
         raise UserError(f"data.learn=classification: y has the shape {y.shape}\n  expected one class per sample, (N,)")
-    if y.dtype.kind == "f" and (y == np.rint(y)).all():
-        y = y.astype(np.int64)
-    values, numbers = np.unique(y, return_inverse=True)
+    values, numbers = np.unique(_whole(y), return_inverse=True)
     if labels and values.dtype.kind in "iu" and 0 <= values[0] and values[-1] < len(labels):
         return Targets(y.astype(np.int64), labels)
     texts = _texts(values)
@@ -77,25 +85,33 @@ def _classes(y: np.ndarray, labels: tuple[str, ...]) -> Targets:
     return Targets(order[numbers.reshape(-1)], names)
 
 
+def _whole(y: np.ndarray) -> np.ndarray:
+    """Return classes that are written as floats as whole numbers."""
+    return y.astype(np.int64) if y.dtype.kind == "f" and (y == np.rint(y)).all() else y
+
+
 def _texts(values: np.ndarray) -> list[str]:
     return [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]
 
 
-def like(y: np.ndarray | None, fitted: dict[str, Any]) -> np.ndarray:
+def like(y: np.ndarray | None, fitted: dict[str, Any], samples: int) -> np.ndarray:
     """Return the targets of samples, numbered as in a run. fitted: its `labels`, or the `target_means` of real ones."""
     labels, count = list(fitted["labels"]), len(fitted["target_means"])
+    if not labels and not count:  # the run learned without targets
+        return np.zeros(samples, np.int64)
     if y is None:
         raise DataError("there are no targets (y) to compare with\n  expected them beside the inputs")
     if not labels:
-        targets = targets_of(y, len(y), "regression", ()).y
+        targets = _real(y)
         if targets.shape[1] != count:
             raise DataError(f"y has {targets.shape[1]} targets for each sample\n  expected {count}, as the run")
         return targets
     if y.ndim == 2 and y.shape[1] > 1:
         y = y.argmax(1)  # one-hot
-    values, numbers = np.unique(y, return_inverse=True)
+    values, numbers = np.unique(_whole(y), return_inverse=True)
     texts = _texts(values)
-    if not set(texts) <= set(labels) and values.dtype.kind in "iu" and 0 <= values[0] and values[-1] < len(labels):
+    are_places = values.dtype.kind in "iu" and 0 <= values[0] and values[-1] < len(labels)
+    if are_places and not any(label.lstrip("-").isdigit() for label in labels):
         return y.reshape(-1).astype(np.int64)  # the numbers of classes that have names
     if strange := [name for name in texts if name not in labels]:
         raise DataError(f"y has classes that the run does not know: {some(strange)}\n  expected {some(labels, 20)}")
