@@ -15,7 +15,7 @@ from dlrun.api.host import as_guest
 from dlrun.api.memory import Samples, given
 from dlrun.api.run import Run
 from dlrun.api.sweeps import Sweep
-from dlrun.api.words import Words, as_words
+from dlrun.api.words import Words, as_words, in_python
 from dlrun.config import consent
 from dlrun.config.compose import compose
 from dlrun.config.project import output_dir
@@ -135,7 +135,10 @@ def _default() -> str:
 
 
 def _folder(run: "str | Path | Run", base: str | Path | None, key: str) -> Path:
-    return run.folder if isinstance(run, Run) else find_run(str(Path(run).expanduser()), str(base or _default()), key)
+    if isinstance(run, Run):
+        return run.folder
+    with in_python():
+        return find_run(str(Path(run).expanduser()), str(base or _default()), key)
 
 
 def _is_launched(processes: object, memory: dict[str, object]) -> bool:
