@@ -4,7 +4,7 @@
 class Series(list):
     """values: as `tolist` of a pandas.Series returns them."""
 
-    __module__ = "pandas.core.series"
+    __module__ = "pandas"  # of version 3; before, pandas.core.series
 
     def __init__(self, name, values):
         super().__init__(values)

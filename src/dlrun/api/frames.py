@@ -60,10 +60,14 @@ def as_rows(x: Any, columns: Mapping[str, str]) -> "polars.DataFrame":
         return _of_rows([x])
     if isinstance(x, list | tuple) and any(isinstance(each, dict) for each in x):
         return _of_rows(x)
-    is_series = type(x).__module__.startswith("pandas.") and hasattr(x, "index")
-    if is_series and set(columns) <= {str(name) for name in x.index.tolist()}:  # a row of a frame
-        return _of_rows([dict(zip(x.index.tolist(), x.tolist(), strict=True))])
+    names = x.index.tolist() if _is_of_pandas(x) and hasattr(x, "index") else []
+    if set(columns) <= set(map(str, names)):  # a row of a frame
+        return _of_rows([dict(zip(names, x.tolist(), strict=True))])
     return _of_array(x, columns)
+
+
+def _is_of_pandas(x: object) -> bool:
+    return type(x).__module__.split(".")[0] == "pandas"
 
 
 def _of_rows(rows: Iterable[Any]) -> "polars.DataFrame":
@@ -81,7 +85,7 @@ def _of_array(x: Any, columns: Mapping[str, str]) -> "polars.DataFrame":
     named = f"the columns of the run: {', '.join(columns)}"
     if others := [name for name, kind in columns.items() if kind not in ("number", "boolean")]:
         raise UserError(
-            f"x is {short(x)}, but {some(others)} {'is' if len(others) == 1 else 'are'} not of numbers\n"
+            f"x is a {type(x).__name__}, but {some(others)} {'is' if len(others) == 1 else 'are'} not of numbers\n"
             f"  expected a frame or dictionaries with {named}"
         )
     expected = f"numbers (N, {len(columns)}), or one row of them, in the order of {named}"
@@ -135,8 +139,8 @@ def _targets(y: Any) -> "polars.Series":
     if isinstance(y, pl.Series):
         return y
     refuse_masked("y", y)
-    is_pandas, kind = type(y).__module__.startswith("pandas."), getattr(getattr(y, "dtype", None), "kind", "")
-    values = y.tolist() if is_pandas or kind == "O" else y
+    is_listed = _is_of_pandas(y) or getattr(getattr(y, "dtype", None), "kind", "") == "O"
+    values = y.tolist() if is_listed else y
     if not isinstance(values, list | tuple) or not any(map(_is_gap, values)):
         array = array_of("y", values)
         if array.ndim != 1:

@@ -20,7 +20,7 @@ from dlrun.data.table.encode import decode, encode, names, unseen
 from dlrun.data.table.encoded import Encoded
 from dlrun.data.table.like import cleaned, form_like
 from dlrun.data.table.prepare import NamedFrame, Prepared, TableSettings, check_columns, prepare, prepare_like
-from dlrun.data.table.read import read_table
+from dlrun.data.table.read import Origin, read_table
 from dlrun.data.table.text import Format, TableText, check_format
 from dlrun.errors import DataError, UserError, first_line
 from dlrun.output.as_json import as_json
@@ -142,15 +142,20 @@ class TableFile(Encoded):
         content: of the file, if it is not stored at `path`. Raises DataError for a lacking column or another kind of
         value.
         """
-        encoding = self.fitted()
-        frame, origin = read_table(path, form_like(self.form, encoding), "*", content, has_empty_rows=True)
-        is_text = isinstance(origin, TableText)
-        x, notes = self.encoded(cleaned(frame, encoding, self.missing) if is_text else frame, origin.row_name)
+        frame, origin = read_table(path, form_like(self.form, self.fitted()), "*", content, has_empty_rows=True)
+        x, notes = self.encoded(self._file_as_learned(frame, origin), origin.row_name)
         return frame.select(_shown(column) for column in frame), x, notes
 
     def as_learned(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return rows in memory as the run's own table was read: as they are, or with the texts of a file's rows."""
         return frame if self.source is not None else cleaned(frame, self.fitted(), self.missing)
+
+    def _file_as_learned(self, frame: pl.DataFrame, origin: Origin) -> pl.DataFrame:
+        """Return rows of a file as the run's own table was read."""
+        if not isinstance(origin, TableText):
+            return self.as_learned(frame)
+        is_clean = origin.form.missing == self.missing  # no text that means "no value" is a level of the run
+        return frame if is_clean else cleaned(frame, self.fitted(), self.missing)
 
     def encoded(self, frame: pl.DataFrame, row_name: RowName) -> tuple[Tensor, dict[str, str]]:
         """Encode rows to predict, and describe levels not in train, by column. Columns of no use are ignored.
@@ -187,7 +192,6 @@ class TableFile(Encoded):
             parts, where = self._read()
             if self.is_like:
                 part = next(iter(parts.values()))
-                part = part if self.source else part._replace(frame=cleaned(part.frame, self.fitted(), self.missing))
                 self.prepared = prepare_like(part, self.fitted())
             else:
                 self.prepared = prepare(parts, self.settings, where)
@@ -204,7 +208,7 @@ class TableFile(Encoded):
             if file:
                 path = find(file, self.data_dir, "data.file" if name == "all" else f"data.{name}", EXPECTED)
                 frame, origin = read_table(path, self.form, self.columns_of_texts())
-                parts[name] = NamedFrame(frame, origin.row_name)
+                parts[name] = NamedFrame(self._file_as_learned(frame, origin) if self.is_like else frame, origin.row_name)
                 where = where or str(path)
         return parts, where
 
