@@ -135,6 +135,8 @@ def test_rows_without_a_value_are_predicted():
     run = trained(frame, A)
     assert len(run.predict(frame)) == N and len(run.predict({"a": None})) == 1
     assert len(run.predict([{"a": None}, {"a": 3}, {"a": float("nan")}])) == 3
+    frame.write_parquet("rows.parquet")
+    assert len(run.predict("rows.parquet")) == N
     with pytest.raises(dlrun.UserError, match="no inputs\n  expected rows"):
         run.predict(frame[:0])
 

@@ -208,7 +208,8 @@ class TableFile(Encoded):
             if file:
                 path = find(file, self.data_dir, "data.file" if name == "all" else f"data.{name}", EXPECTED)
                 frame, origin = read_table(path, self.form, self.columns_of_texts())
-                parts[name] = NamedFrame(self._file_as_learned(frame, origin) if self.is_like else frame, origin.row_name)
+                frame = self._file_as_learned(frame, origin) if self.is_like else frame
+                parts[name] = NamedFrame(frame, origin.row_name)
                 where = where or str(path)
         return parts, where
 
