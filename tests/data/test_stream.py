@@ -212,7 +212,7 @@ def test_labels_of_a_tensor_dataset_are_classes(capsys):
     real = DataLoader(TensorDataset(x, LABELS.float()), batch_size=8)
     assert dlrun.train(*PLAIN, x=real, x_val=real).finished.data.spec.targets == 1
     assert "one pass, 1 real target;" in capsys.readouterr().out
-    for unknown in ([(x, LABELS)], DataLoader(TensorDataset(x, LABELS - 1), batch_size=8)):
+    for unknown in ([(x, LABELS)], [(x, LABELS[:, None])], DataLoader(TensorDataset(x, LABELS - 1), batch_size=8)):
         with pytest.raises(dlrun.UserError, match="y of type int64, and data.classes is null: are they labels or real"):
             dlrun.train(*PLAIN, x=loaders[0], x_val=unknown)
 
