@@ -82,15 +82,15 @@ def test_bytes_that_are_not_text_are_refused(refused):
 
 
 @pytest.mark.parametrize(
-    "arguments, said", [(["resume=run"], "the run is unchanged and can be resumed again"), ([], "nothing")]
+    "arguments, message", [(["resume=run"], "the run is unchanged and can be resumed again"), ([], "nothing")]
 )
-def test_an_early_interrupt_reports_what_can_be_resumed(arguments, said, dl_run, monkeypatch):
+def test_an_early_interrupt_reports_what_can_be_resumed(arguments, message, dl_run, monkeypatch):
     def stopped(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dlrun.train." + ("resume.find_run" if arguments else "start.check"), stopped)
     code, _, err = dl_run(*arguments)
-    assert code == 130 and said in err
+    assert code == 130 and message in err
 
 
 def test_the_config_folder_is_that_of_the_checkout():

@@ -59,15 +59,19 @@ def list_of(override: object) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-@pytest.mark.parametrize("name", YAMLS)
-def test_every_config_has_a_header(name):
-    lines = (CONFIGS / name).read_text(encoding="utf-8").splitlines()
-    head = lines[1:] if lines[0].startswith("# @package") else lines
-    assert re.match(r"# \w.{15,}", head[0]), "the first line says what the file is"
-    if name.startswith(("data/", "model/", "experiment/")):
-        comment = [line for line in lines if line.startswith("#")]
-        group, option = name.removesuffix(".yaml").split("/")
-        assert any(f"dl-run {group}={option}" in line for line in comment), "the header has the command"
+def test_every_config_has_a_header():
+    """The first line says what the file is; that of an option of data, model or experiment has its command."""
+    wrong = []
+    for name in YAMLS:
+        lines = (CONFIGS / name).read_text(encoding="utf-8").splitlines()
+        head = lines[1:] if lines[0].startswith("# @package") else lines
+        if not re.match(r"# \w.{15,}", head[0]):
+            wrong.append(f"{name}: {head[0]!r} does not say what the file is")
+        if name.startswith(("data/", "model/", "experiment/")):
+            command = "dl-run {}={}".format(*name.removesuffix(".yaml").split("/"))
+            if not any(re.search(rf"{command}\b", line) for line in lines if line.startswith("#")):
+                wrong.append(f"{name}: no {command}")
+    assert len(YAMLS) > 200 and not wrong, "\n".join(["", *wrong])
 
 
 @pytest.mark.thorough(
@@ -159,6 +163,7 @@ def test_experiment_composes_and_builds(option, data_dir):
 def test_experiments_with_axes_run_as_sweeps():
     """Hydra reads the sweep of an experiment from its file: mode and parameters reach the sweeper."""
     sweeps = [option for option in options("experiment") if len(sweep(option)) > 1]
+    assert {"moons_depth", "derivatives"} <= set(sweeps)
     for option in sweeps:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             config = compose("config", [f"experiment={option}"], return_hydra_config=True)

@@ -1,4 +1,4 @@
-"""Code for CUDA is tested on machines without a GPU: on a pretended one (pretended_gpu.py)."""
+"""Code for CUDA is tested on machines without a GPU: on a fake one (fake_gpu.py)."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def test_recorded_steps_give_the_same_bits_on_a_pretended_gpu():
 
 
 def run_tests(*tests: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "pretended_gpu", "-m", "slow or not slow", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "fake_gpu", "-m", "slow or not slow", *tests]
     env = {**os.environ, "PYTHONPATH": str(HERE / "shared"), "DL_RUN_TEST_DEVICE": "cuda"}
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]

@@ -44,11 +44,22 @@ def forget_modules():
         del sys.modules[module]
 
 
-def test_every_file_and_command_is_found():
+def test_every_file_and_command_is_found_and_every_file_used():
+    """A command names the option of a YAML; a command or a YAML names the module of a Python file."""
     assert len(FILES) == TEXT.count("```python") + TEXT.count("```yaml") and len(COMMANDS) == TEXT.count("\n$ ")
-    for path, _ in FILES:  # is used by a command
-        option = path.startswith("my/configs/") and f"{Path(path).parent.name}={Path(path).stem}"
-        assert option and any(option in each for each in COMMANDS) or path.endswith(".py")
+    options = {path: text for path, text in FILES if path.startswith("my/configs/")}
+    users = [*COMMANDS, *options.values()]
+    unused = [path for path in options if not any(f"{option_of(path)} " in f"{each} " for each in COMMANDS)]
+    unused += [
+        path
+        for path, _ in FILES
+        if path not in options and not any(f"{path.removesuffix('.py').replace('/', '.')}." in each for each in users)
+    ]
+    assert not unused
+
+
+def option_of(path):
+    return f"{Path(path).parent.name}={Path(path).stem}"
 
 
 @pytest.mark.thorough(but=["1", "8"])

@@ -96,15 +96,13 @@ def run_command() -> None:
 def run_by_hydra() -> None:
     """Compose the config of sys.argv, and run the job, or all jobs of a sweep."""
     import hydra
-    import hydra._internal.hydra
 
     from dlrun.config.explain import explain
-    from dlrun.config.flags import args_parser
+    from dlrun.config.hydra_internals import use_loader
     from dlrun.config.loader import Loader
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
-    hydra._internal.hydra.ConfigLoaderImpl = Loader  # type: ignore[misc]  # Hydra has no setting for it
-    sys.modules["hydra.main"].get_args_parser = args_parser  # type: ignore[attr-defined]  # nor for this
+    use_loader(Loader)
     config_dir = None
     try:
         flags = parse_flags()
@@ -134,7 +132,7 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 
 def is_ours(error: Exception) -> bool:
-    """Whether a run or the sweeper raised this, which is a bug. Anything else comes from Hydra reading user input."""
+    """Whether dl-run's own code raised this, which is a bug. Anything else comes from Hydra reading user input."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError

@@ -57,7 +57,7 @@ class UserError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a command that ends with this error: `code`, or 1 if it was made of that of a full disk."""
+        """The exit code of a command that ends with this error: `code`, or 1 if a full disk caused it."""
         cause: BaseException | None = self
         while cause is not None:
             if isinstance(cause, OSError) and cause.errno in FULL:

@@ -1,4 +1,4 @@
-"""Random numbers as pure functions of the seed and a position in the run, so that there is no state to save."""
+"""Random numbers as pure functions of the seed and a position in the run: there is no state to save."""
 
 from collections.abc import Callable
 

@@ -280,7 +280,7 @@ class Function:
 
     @property
     def minima(self) -> tuple[tuple[float, ...], ...]:
-        """The known places of the least value, if any."""
+        """The known points at which the function is least, if any."""
         return ()
 
     def at(self, points: "Tensor") -> "Tensor":

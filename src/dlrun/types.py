@@ -68,7 +68,7 @@ def is_text(value: object) -> bool:
 
 
 def is_too_long(text: str) -> bool:
-    """As a path: 255 bytes are the most between two slashes, 4,095 in all."""
+    """Whether a path is too long: more than 255 bytes between two slashes, or more than 4,095 in all."""
     raw = text.encode(errors="surrogateescape")
     return len(raw) > 4095 or max(map(len, raw.split(b"/"))) > 255
 
@@ -149,7 +149,7 @@ Higher = Annotated[Any, Better("max")]
 Lower = Annotated[Any, Better("min")]
 Loss = Annotated[Any, Named("dlrun.tasks.losses", ("out", "y", "reduction"), ("out", "y"), ("auto",), classes=True)]
 Metric = Annotated[Any, Named("dlrun.tasks.metrics", ("y", "p", "predicted", "counts", "out"), better=True)]
-Change = Annotated[Any, Named("", ("x", "draw"), ("x",))]  # of images; the user's own only
+Change = Annotated[Any, Named("", ("x", "context"), ("x",))]  # of images; the user's own only
 
 # in quotes, because their modules import torch
 ImageReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.images", "function")]

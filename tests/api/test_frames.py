@@ -20,12 +20,6 @@ KIND = np.array(["p", "q", "r"])[RANDOM.integers(0, 3, N)]
 DAYS = [dt.date(2020, 1, 1) + dt.timedelta(days=7 * i) for i in range(N)]
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
-
-
 def trained(x, y, *words):
     return dlrun.train(*WORDS, *words, x=x, y=y)
 

@@ -15,12 +15,6 @@ import dlrun
 WORDS = ["trainer.epochs=1", "trainer.device=cpu", "trainer.log_every=0"]
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
-
-
 def made(family):
     return dlrun.load(untrained(Path(family), [o.format(data=".") for o in FAMILIES[family]]))
 

@@ -19,7 +19,8 @@ from dlrun.config.named import named_of, problems_of_named
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.schema import schema
 from dlrun.config.schema_types import typed
-from dlrun.config.signatures import mismatch, signature
+from dlrun.config.signatures import signature
+from dlrun.config.values import mismatch
 from dlrun.errors import UserError
 from dlrun.types import Loss
 
@@ -295,7 +296,7 @@ def test_a_new_package_passes_and_its_files_are_covered(tmp_path, monkeypatch, c
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: [1\n", "cannot read .*broken.yaml, line 2"),
         ("- 1\n", "holds list: expected keys with values"),
@@ -305,10 +306,10 @@ def test_a_new_package_passes_and_its_files_are_covered(tmp_path, monkeypatch, c
         ),
     ],
 )
-def test_a_config_that_cannot_be_read_is_named(mine, text, said):
+def test_a_config_that_cannot_be_read_is_named(mine, text, message):
     (mine / "model" / "wide.yaml").unlink()
     (mine / "model" / "broken.yaml").write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         schema("my")
 
 

@@ -9,7 +9,7 @@ from toys import CPU, read
 
 from dlrun.config.pairing import CONFIGS
 from dlrun.data import resident
-from dlrun.data.base import Arrays, Draw
+from dlrun.data.base import Arrays, AugmentContext
 from dlrun.data.images.augment import Augment
 from dlrun.data.images.images import Images
 from dlrun.data.resident import split_rows
@@ -228,7 +228,7 @@ def test_images_are_normalised_by_mean_and_std():
     arrays = random_images()
     mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.4]
     data = images(arrays, mean=mean, std=std)
-    assert data.resident.x["fit"].dtype == data.resident.x["test"].dtype == torch.uint8
+    assert data.resident.x["train_arrays"].dtype == data.resident.x["test"].dtype == torch.uint8
     assert "as uint8" in data.describe()
     pixels = np.concatenate([arrays.x_train, arrays.x_test]) / 255
     plain = torch.from_numpy((pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))).float()
@@ -334,8 +334,10 @@ def test_every_pixel_is_in_the_digest():
 def test_wide_targets_are_warned_of():
     x, y = np.arange(40, dtype=np.float32)[:, None], np.arange(40, dtype=np.float32)[:, None]
     assert "warning" not in tables(x, y, Table(1, targets=1)).describe()
-    said = tables(x, 1000 * y, Table(1, targets=1)).describe()
-    assert "; warning: the targets' standard deviation is 10," in said.replace("11,", "10,").replace("12,", "10,")
+    description = tables(x, 1000 * y, Table(1, targets=1)).describe()
+    assert "; warning: the targets' standard deviation is 10," in description.replace("11,", "10,").replace(
+        "12,", "10,"
+    )
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
@@ -370,8 +372,8 @@ def test_an_outlier_in_a_constant_column_stays_finite():
 
 def augmented(x: torch.Tensor, seed: int = 0, values: bool = False, **keys) -> torch.Tensor:
     augment = Augment(**NOTHING | keys)
-    draw = Draw(generator(CPU, seed), seed, 0, torch.arange(len(x)))
-    return augment.on_values(x, draw) if values else augment.on_bytes(x, draw)
+    context = AugmentContext(generator(CPU, seed), seed, 0, torch.arange(len(x)))
+    return augment.on_values(x, context) if values else augment.on_bytes(x, context)
 
 
 BYTES = torch.from_numpy(random_images(2, 200).x_train)

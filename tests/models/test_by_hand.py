@@ -132,13 +132,13 @@ def test_ranges_of_penalised_weights_are_reported():
     session = Session(config, names)
     report = session.task.report(session.data)
     weight = session.task.net[3].weight
-    assert report["penalised_weights"].keys() == {"3.weight", "5.weight"}
-    assert report["penalised_weights"]["3.weight"] == {
+    assert report.numbers["penalised_weights"].keys() == {"3.weight", "5.weight"}
+    assert report.numbers["penalised_weights"]["3.weight"] == {
         "least": pytest.approx(weight.min().item()),
         "greatest": pytest.approx(weight.max().item()),
         "mean": pytest.approx(weight.mean().item()),
     }
-    assert report["figures"]["weights"].args[0] == "3.weight"
+    assert report.figures["weights"].args[0] == "3.weight"
 
 
 def test_without_a_val_split_all_samples_train():

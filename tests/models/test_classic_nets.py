@@ -179,11 +179,11 @@ def test_the_smallest_image_is_accepted_and_smaller_ones_are_refused(builder, ke
     for shape in ((least - 1, 500), (500, least - 1)):
         with pytest.raises(UserError) as error:
             builder(Image((1, *shape), 3), **keys)
-        said = str(error.value)
-        assert said.startswith(
+        message = str(error.value)
+        assert message.startswith(
             f"{name} cannot take images of {'x'.join(map(str, shape))}: nothing would be left of them before"
         )
-        assert f"expected at least {least}x{least}: choose data with larger images, or {advice}" in said
+        assert f"expected at least {least}x{least}: choose data with larger images, or {advice}" in message
 
 
 @pytest.mark.parametrize(("builder", "keys", "least", "name", "advice"), SMALLEST, ids=CASES)

@@ -27,14 +27,14 @@ def test_the_global_norm_is_measured_before_clipping():
     assert clip_gradients(params, 0.1, 0.1, None) is None
 
 
-@pytest.mark.parametrize("pieces", [1, 2])
-def test_the_task_reports_the_gradient_norm(pieces):
+@pytest.mark.parametrize("grad_accum_steps", [1, 2])
+def test_the_task_reports_the_gradient_norm(grad_accum_steps):
     with seeded():
         net, x, y = linear(SPEC, init="torch", bias=True), torch.randn(6, 3), torch.tensor([0, 1, 2, 3, 0, 1])
     torch.nn.functional.cross_entropy(net(x), y).backward()
     expected = torch.cat([p.grad.flatten() for p in net.parameters()]).norm()
     net.zero_grad()
-    task = make_task(net, SPEC, "sgd", lr=0.0, task=dict(grad_accum_steps=pieces))
+    task = make_task(net, SPEC, "sgd", lr=0.0, task=dict(grad_accum_steps=grad_accum_steps))
     assert "grad_norm" not in task.step((x, y), Clock(0, 1, 1))
     task.update.clip, task.update.clips = (None, None, 0.1), True
     torch.testing.assert_close(task.step((x, y), Clock(0, 1, 1))["grad_norm"], expected)
@@ -103,7 +103,7 @@ def test_the_table_of_a_sweep_shows_diverged_runs():
 def test_the_norms_of_the_books_matrix_explode_or_vanish(first, last):
     with seeded():
         net, x = matrix_powers(Table(2, classes=2), eigenvalue=first, times=11), torch.randn(1, 2, requires_grad=True)
-    for norms in net.report()["lines"]["norms"].values():  # nothing was trained: as reported, and as measured
+    for norms in net.report().lines["norms"].values():  # nothing was trained: as reported, and as measured
         assert norms == pytest.approx([first**k for k in range(1, 12)]) and norms[-1] == pytest.approx(last)
     (slope,) = torch.autograd.grad(net(x).sum(), x)
     assert slope.norm() == pytest.approx(last / 2 * net.output.weight.sum().abs().item() * 2**0.5, rel=1e-4)

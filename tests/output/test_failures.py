@@ -79,23 +79,23 @@ def test_a_run_continues_without_standard_output(broken, config, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    "error, said",
+    "error, message",
     [
         (MemoryError("Unable to allocate 7.28 TiB for an array"), "cannot allocate 7.28 TiB more"),
         (RuntimeError("can't allocate memory: you tried to allocate 25600000000 bytes."), "cannot allocate 23.8 GiB"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "cannot allocate 2.00 GiB more"),
     ],
 )
-def test_too_little_memory_is_reported(error, said, config, tmp_path, monkeypatch):
+def test_too_little_memory_is_reported(error, message, config, tmp_path, monkeypatch):
     def fails(*arguments):
         raise error
 
     made = Session(*config())
     made.task.step = fails
-    with pytest.raises(UserError, match=f"out of memory: {said}[^$]*reduce the model"):
+    with pytest.raises(UserError, match=f"out of memory: {message}[^$]*reduce the model"):
         made.start(tmp_path, resumed=False)
     monkeypatch.setattr("dlrun.train.assemble.prepare_net", fails)
-    with pytest.raises(UserError, match=f"out of memory: {said}"):
+    with pytest.raises(UserError, match=f"out of memory: {message}"):
         Session(*config())
 
 

@@ -83,14 +83,14 @@ def test_what_a_mode_finds_is_in_the_line(mode, keys, call):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [(["modle=mlp"], "did you mean 'model'"), (["model=resnet18", "data=moons"], "cannot learn from"), (["-x"], "-x")],
 )
-def test_a_refusal_prints_one_line(call, tmp_path, words, said):
+def test_a_refusal_prints_one_line(call, tmp_path, words, message):
     code, out, err = call("dl-run", *words, "--json")
     found = only_line(out)
     assert code == 2 and found["folder"] is None and found["status"] == "refused"
-    assert said in found["error"] and said in err and not list(tmp_path.iterdir())
+    assert message in found["error"] and message in err and not list(tmp_path.iterdir())
 
 
 def test_a_run_that_diverges_prints_one_line(call):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dlrun.output import drawing, plots, predictions
-from dlrun.output.drawing import drawable, key, new_figure, render, short
+from dlrun.output import figures, plots, predictions
+from dlrun.output.figures import drawable, key, new_figure, render, short
+from dlrun.output.report import Report
 from dlrun.output.run_folder import RunFolder
 from dlrun.runs import compare
 from dlrun.spec import Table
@@ -42,10 +43,10 @@ def kept(make: object) -> tuple[list[str], object]:
 
 @pytest.fixture
 def no_other_fonts(monkeypatch):
-    monkeypatch.setattr(drawing, "FONTS", 0)
-    drawing.font_with.cache_clear()
+    monkeypatch.setattr(figures, "FONTS", 0)
+    figures.font_with.cache_clear()
     yield
-    drawing.font_with.cache_clear()
+    figures.font_with.cache_clear()
 
 
 @pytest.mark.filterwarnings("error")
@@ -75,11 +76,11 @@ def test_letters_without_a_font_are_drawn_as_numbers_with_a_key(no_other_fonts):
 
 
 def test_a_font_with_the_letters_is_chosen(monkeypatch):
-    monkeypatch.setattr(drawing, "font_with", lambda letter: "STIXGeneral" if letter == "猫" else drawing.BASE)
+    monkeypatch.setattr(figures, "font_with", lambda letter: "STIXGeneral" if letter == "猫" else figures.BASE)
     figure = plots.confusion_matrix(np.eye(2, dtype=int), ("猫", "b"))
-    drawing._set_fonts(figure)
+    figures._set_fonts(figure)
     label = figure.axes[0].get_yticklabels()[0]
-    assert label.get_text() == "猫" and label.get_fontfamily() == [drawing.BASE, "STIXGeneral"]
+    assert label.get_text() == "猫" and label.get_fontfamily() == [figures.BASE, "STIXGeneral"]
 
 
 def test_a_plot_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
@@ -87,10 +88,10 @@ def test_a_plot_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
         raise ValueError("Expected end of text\nand more")
 
     run = RunFolder(tmp_path, {})
-    report = {"figures": {"bad": fails}, "lines": {"good": {"a": [1.0, 2.0, 3.0]}}, "mse": 0.5}
+    report = Report({"bad": fails}, {"good": {"a": [1.0, 2.0, 3.0]}}, numbers={"mse": 0.5})
     assert run.write_report(report) == {"mse": 0.5}
     run.plots.videos["video"] = lambda: ([np.zeros((2, 2), object)], 30.0)
-    run.draw(1, ("a", "\udcff"))
+    run.write_plots(1, ("a", "\udcff"))
     run.close()
     message = capsys.readouterr().out
     assert "no plots/bad.png: Expected end of text\n" in message and "no plots/video.gif: " in message
@@ -101,7 +102,7 @@ def test_a_plot_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
 def test_a_large_matrix_is_written_to_its_own_file(tmp_path):
     run = RunFolder(tmp_path, {})
     large, small = np.arange(3600).reshape(60, 60), np.eye(2, dtype=int)
-    assert run.write_report({"confusion_matrix": large, "other": small}) == {
+    assert run.write_report(Report(numbers={"confusion_matrix": large, "other": small})) == {
         "confusion_matrix": "confusion_matrix.npz",
         "other": [[1, 0], [0, 1]],
     }
@@ -166,7 +167,7 @@ def test_large_splits_are_drawn_in_part(monkeypatch):
         def batches(self, split):
             return ((rows, rows) for rows in y.split(37))
 
-    figures, _ = report_targets(lambda x: 2 * x, Rows(), Table(features=2, targets=1))
+    figures = report_targets(lambda x: 2 * x, Rows(), Table(features=2, targets=1)).figures
     drawn = figures["residuals"].args
     assert drawn[0].ravel().tolist() == list(range(0, 1000, 10)) and (drawn[1] == 2 * drawn[0]).all()
     figure = figures["residuals"]()

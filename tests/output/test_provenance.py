@@ -98,7 +98,7 @@ def test_a_checkout_whose_changes_cannot_be_told_is_not_called_clean(checkout, t
     assert len(git_commit()) == 41 and git_commit().endswith("?") and not (tmp_path / "ran").exists()
     (tmp_path / "run").mkdir()
     write_environment(tmp_path / "run", git_commit())
-    assert "\n# The checkout's changes could not be told" in (tmp_path / "run" / "environment.txt").read_text()
+    assert "\n# Changes in the checkout are unknown" in (tmp_path / "run" / "environment.txt").read_text()
     inner = ["git", "-C", "inner", "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*inner, "commit", "-q", "--allow-empty", "-m", "y"], check=True, stdout=subprocess.DEVNULL)
     (tmp_path / "ran").unlink(missing_ok=True)  # by the commit above

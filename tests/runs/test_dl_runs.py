@@ -138,8 +138,13 @@ def test_a_thousand_runs_are_listed_within_a_second(tmp_path):
 def test_a_run_is_shown(dl_runs, outputs):
     out = dl_runs("show", outputs / "day" / "1_mlp")[1]
     summary = json.loads((outputs / "day" / "1_mlp" / "summary.json").read_text())
-    for said in ("status      finished", "optimizer.lr=0.01", "val/acc", f"test/acc {summary['test']['test/acc']!r}"):
-        assert said in out
+    for part in (
+        "status      finished",
+        "optimizer.lr=0.01",
+        "val/acc",
+        f"test/acc {summary['test']['test/acc']!r}",
+    ):
+        assert part in out
     assert json.loads(dl_runs("show", "last", "--json", "--output-dir", outputs)[1])["data"] == "moons"
     assert "hidden:\n  - 16" in dl_runs("show", "day/1_mlp", "--config", "--output-dir", outputs)[1]
 
@@ -166,11 +171,11 @@ def test_evaluate_exits_with_1_if_metrics_differ(dl_runs, tmp_path):
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
     own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
     summary = json.loads((folder / "summary.json").read_text())
-    for change, code, said in ((1.0, 0, "exactly"), (1.0001, 0, "close"), (1.1, 1, "not reproduced")):
+    for change, code, message in ((1.0, 0, "exactly"), (1.0001, 0, "close"), (1.1, 1, "not reproduced")):
         summary["test"] = {f"test/{name}": value * change for name, value in own.items()}
         (folder / "summary.json").write_text(json.dumps(summary))
         found = dl_runs("evaluate", folder)
-        assert found[0] == code and said in found[1].splitlines()[-1], found
+        assert found[0] == code and message in found[1].splitlines()[-1], found
         assert dl_runs("evaluate", folder, "--json")[0] == code
     summary["test"] = {"test/acc": own["acc"]}  # written by a version with fewer metrics
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -283,10 +288,10 @@ def test_a_run_is_reported_on_one_page(dl_runs, outputs):
     wrong = sum(sum(row) - row[i] for i, row in enumerate(summary["test"]["confusion_matrix"]))
     assert f"The worst of {wrong} mistakes among 359 test samples" in page.words
     assert len(page.images) == len(list((folder / "plots").glob("*.png"))) + min(12, wrong) + 12
-    for said in ("test/acc", "dl-run trainer.device=cpu", "hidden:", torch.__version__):
-        assert said in page.words
+    for part in ("test/acc", "dl-run trainer.device=cpu", "hidden:", torch.__version__):
+        assert part in page.words
     worst = re.findall(r"true (\d)predicted (\d) \((\d\.\d+)\)", page.words)[: min(12, wrong)]
-    assert all(true != said for true, said, _ in worst)
+    assert all(true != shown for true, shown, _ in worst)
 
 
 @pytest.mark.parametrize(
@@ -419,12 +424,12 @@ DAMAGED = {
 def test_damaged_runs_are_reported(damage, dl_runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
-    spoil, said = DAMAGED[damage]
+    spoil, message = DAMAGED[damage]
     spoil(folder)
     before = sorted(tmp_path.rglob("*"))
     for arguments in (["evaluate"], ["predict", "x.png"], ["export", "--format", "state_dict"], ["report"]):
         code, out, err = dl_runs(arguments[0], folder, *arguments[1:])
-        assert code == 2 and not out and said in err and err.startswith("dl-runs: ") and "Traceback" not in err
+        assert code == 2 and not out and message in err and err.startswith("dl-runs: ") and "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -461,13 +466,13 @@ REFUSED = {
 def test_wrong_requests_are_refused(case, dl_runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    arguments, said = REFUSED[case]
+    arguments, message = REFUSED[case]
     if "run" in arguments:
         untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
     if case in ("filter", "sort"):
         stub(tmp_path / "outputs" / "day" / "a", 1, status="finished")
     code, out, err = dl_runs(*arguments)
-    assert code == 2 and not out and said in err and err.startswith("dl-runs: ")
+    assert code == 2 and not out and message in err and err.startswith("dl-runs: ")
 
 
 def test_a_missing_package_is_named(dl_runs, monkeypatch):

@@ -6,7 +6,7 @@ from PIL import Image
 from runs import command, compose, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dlrun.output.drawing import new_figure
+from dlrun.output.figures import new_figure
 from dlrun.runs.data_cli import main
 
 

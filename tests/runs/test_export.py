@@ -74,12 +74,12 @@ def test_an_exported_graph_runs_without_dl_run(tmp_path):
 def test_a_wrong_file_is_not_kept(tmp_path, monkeypatch):
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[8]"])
     read = exports.READERS["state_dict"]
-    for wrong, said in (
+    for wrong, message in (
         (lambda y: y + 2e-5, r"outputs differ from the run's by up to 2.0e-05"),
         (lambda y: y[:, :9], "shape"),
     ):
         monkeypatch.setitem(exports.READERS, "state_dict", lambda *a, wrong=wrong: lambda x: wrong(read(*a)(x)))
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             list(export(folder, "state_dict", None))
         assert not list((folder / "export").iterdir())
 

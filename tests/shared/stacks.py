@@ -1,4 +1,4 @@
-"""Stacks for the tests: trained, killed and continued in this process."""
+"""Stacks for the tests: what their jobs are; trained, killed and continued in this process."""
 
 import os
 import signal
@@ -19,6 +19,34 @@ from dlrun.sweep.axes import Axis
 from dlrun.sweep.population import first_values
 from dlrun.sweep.settings import Population, Settings
 from dlrun.system.signals import Signals
+
+JOBS = [
+    ["seed=0", "optimizer.lr=0.01"], ["seed=1", "optimizer.lr=0.03", "task.l2=0.001"],
+    ["seed=2", "optimizer.lr=0.01", "task.label_smoothing=0.1"],
+    ["seed=3", "trainer.clip_global_norm=0.5", "optimizer.weight_decay=0.1", "schedule=cosine"],
+]  # fmt: skip
+COMMON = ["model.norm=batch", "model.dropout=0.2", "trainer.ema=0.9", "optimizer=adamw"]
+IMAGES = ["data=digits", "data.batch_size=512", "trainer.max_steps=6"]
+POINTS = ["data=gaussians", "data.source.samples=200", "data.batch_size=50", "trainer.epochs=3", "model.hidden=[16]"]
+UNET = ["model=unet", "model.width=2", "model.depth=2", "data.batch_size=16", "trainer.epochs=2"]
+CARTS = ["data=cartpole", "data.num_envs=4", "data.epoch_frames=256", "data.time_limit=20", "data.video_steps=0"]
+CARTS += ["trainer.epochs=3", "task.num_steps=16", "task.eval_episodes=3", "model.hidden=[16]"]
+PENDULA = ["data=gym", "data.id=Pendulum-v1", *CARTS[1:], "task.update_epochs=2", "task.kl_coef=0.1"]
+OTHERS = {
+    "autoencoder": [*IMAGES, "model=autoencoder", "model.hidden=[16]", "model.dropout=0.2", "task.noise=0.3"],
+    "vae": [*IMAGES, "model=vae", "model.hidden=[16]", "task.num_samples=4"],
+    "adversarial_autoencoder": [*IMAGES, "model=adversarial_autoencoder", "model.hidden=[16]"],
+    "gan": [*IMAGES, "model=gan", "model.width=2", "task.loss=hinge", "trainer.ema=0.9"],
+    "infogan": [*IMAGES, "model=infogan", "model.width=2", "model.units=8", "task.n_critic=2"],
+    "wgan": [*POINTS, "model=wgan", "task.n_critic=2"],
+    "wgan_gp": [*POINTS, "model=wgan_gp", "task.n_critic=3"],
+    "ppo": [*CARTS, "model=ppo", "task.minibatch=32", "task.update_epochs=2"],
+    "a2c": [*CARTS, "model=a2c", "task.normalise_advantage=true"],
+    "dqn": [*CARTS, "model=dqn", "task.gradient_steps=4", "task.learning_starts=100", "task.double=true"],
+    "continuous": [*PENDULA, "model=ppo", "task=ppo", "task.minibatch=32", "model.normalise=true"],
+    "normalised": [*CARTS, "model=dqn", "task=dqn", "task.learning_starts=100", "model.normalise=true"],
+    "segment": ["data=shapes", "data.source.samples=40", "data.spec.shape=[3,32,32]", *UNET],
+}
 
 
 class Killed(BaseException):

@@ -351,16 +351,16 @@ def test_a_goal_that_no_job_measures_is_reported_after_the_first_job(tmp_path):
     """With a direction the goal may be any metric; the first job that finishes without it reports that."""
     process = start(tmp_path / "a", 4, 1, goal="val/los", direction="min", sampler="random")
     assert process.wait(timeout=300) == 1 and not left_running(tmp_path / "a")
-    said = (tmp_path / "a.log").read_text()
-    assert "sweep.goal=val/los: job 0 finished without measuring it; did you mean 'val/loss'?\n  expected" in said
+    log = (tmp_path / "a.log").read_text()
+    assert "sweep.goal=val/los: job 0 finished without measuring it; did you mean 'val/loss'?\n  expected" in log
 
 
 def test_a_goal_that_is_not_measured_is_refused(tmp_path):
     """It is known only after the first job: the sweep ends there."""
     process = start(tmp_path / "a", 4, 1, goal="val/f1", seconds=0.3, sampler="random")
     assert process.wait(timeout=300) == 1 and not left_running(tmp_path / "a")
-    said = (tmp_path / "a.log").read_text()
-    assert "sweep.goal=val/f1 is not measured here\n  expected one of: val/loss\n" in said
+    log = (tmp_path / "a.log").read_text()
+    assert "sweep.goal=val/f1 is not measured here\n  expected one of: val/loss\n" in log
 
 
 @pytest.mark.parametrize("pruner", ["median", "percentile", "asha", "hyperband"])

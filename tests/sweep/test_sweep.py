@@ -148,9 +148,9 @@ def test_a_fork_behaves_like_a_process_of_its_own(what, code, tmp_path, monkeypa
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert child.poll() == code
-    said, *more = log.read_text().splitlines()
+    line, *more = log.read_text().splitlines()
     facts = {"arguments": [what, "a b"], "env": env, "folder": str(tmp_path), "input": "", "leads": True, "threads": 2}
-    assert json.loads(said) == facts and more[-1:] == ["RuntimeError: a bug"] * (what == "raise")
+    assert json.loads(line) == facts and more[-1:] == ["RuntimeError: a bug"] * (what == "raise")
 
 
 @pytest.mark.thorough
@@ -174,15 +174,15 @@ def test_the_process_that_forks_is_killed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("said", "asked", "status"),
+    ("written", "asked", "status"),
     [
         ("finished", None, "finished"), ("failed", None, "failed"), ("diverged", None, "diverged"),
         ("running", None, "lost"), ("stopped", "stopped", "stopped"), ("running", "timeout", "timeout"),
         (["x"], None, "lost"),
     ],
 )  # fmt: skip
-def test_a_job_whose_exit_code_is_lost(tmp_path, said, asked, status):
-    (tmp_path / "summary.json").write_text(json.dumps({"status": said}))
+def test_a_job_whose_exit_code_is_lost(tmp_path, written, asked, status):
+    (tmp_path / "summary.json").write_text(json.dumps({"status": written}))
     job = Job(0, [])
     record(job, tmp_path, forks.process.LOST, asked=asked)
     assert job.status == status

@@ -363,15 +363,15 @@ def test_the_live_table_is_drawn_and_removed(tmp_path):
     arguments, env = [sys.executable, sweeps.__file__, pretended], {**os.environ, "TERM": "xterm"}
     process = subprocess.Popen(arguments, cwd=tmp_path, env=env, stdout=slave, stderr=slave, close_fds=True)
     os.close(slave)
-    said = b""
+    output = b""
     while True:
         try:
-            said += os.read(master, 65536)
+            output += os.read(master, 65536)
         except OSError:  # the other end is closed
             break
     os.close(master)
     assert process.wait(timeout=300) == 0
-    text = said.decode().replace("\r\n", "\n")
+    text = output.decode().replace("\r\n", "\n")
     assert "sweep  0 of 2 done, 1 running, 1 waiting; 0:0" in text and "starting" in text
     assert "\n  best  job 0: val/loss 0." in text and "\x1b[" in text and "[1/2]" not in text
     after = re.sub(r"\x1b\[\d+A\x1b\[J", "\0", text)  # the live table is taken away: what it drew goes with it

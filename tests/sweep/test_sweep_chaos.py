@@ -75,8 +75,8 @@ def test_kills_at_random_moments_lose_no_job(tmp_path, kind, jobs):
 
     killed = chaos(tmp_path / "a", random.Random(SEED), KILLS, [*KINDS[kind], f"sweep.jobs={jobs}", *JOB])
     assert sum(killed.values()) >= KILLS, killed
-    folder, said = of(tmp_path / "a" / "outputs"), (tmp_path / "a" / "log").read_text()
-    assert "Traceback" not in said and "dl-run: " not in said, said
+    folder, log = of(tmp_path / "a" / "outputs"), (tmp_path / "a" / "log").read_text()
+    assert "Traceback" not in log and "dl-run: " not in log, log
     found = state(tmp_path / "a" / "outputs")["jobs"]
     assert [job["number"] for job in found] == list(range(6))
     assert {job["status"] for job in found} <= {"finished", "pruned"} if kind == "asha" else {"finished"}

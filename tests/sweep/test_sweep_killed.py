@@ -107,10 +107,10 @@ def test_every_way_in_which_a_job_ends_is_reported(tmp_path):
     words = ["finished", "refused", "failed", "failed", "exit -6", "timeout", "timeout", "finished"]
     assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == words
     assert not left_running(tmp_path / "a"), "what a job has started is ended with it"
-    said, folder = (tmp_path / "a.log").read_text(), of(tmp_path / "a")
-    assert "job 1 refused (exit code 2)\n  something before\n  dl-run: x=0: expected another\n    expected this" in said
-    assert "job 5 timeout (exit code 143)\n  hanging\n" in said and "job 6 timeout (exit code -9)\n  hanging\n" in said
-    again = said[said.index("\njob 1 refused: dl-run: x=0: expected another\njob 2 failed: ") :]
+    log, folder = (tmp_path / "a.log").read_text(), of(tmp_path / "a")
+    assert "job 1 refused (exit code 2)\n  something before\n  dl-run: x=0: expected another\n    expected this" in log
+    assert "job 5 timeout (exit code 143)\n  hanging\n" in log and "job 6 timeout (exit code -9)\n  hanging\n" in log
+    again = log[log.index("\njob 1 refused: dl-run: x=0: expected another\njob 2 failed: ") :]
     assert "\njob 3 failed: RuntimeError: a bug\njob 4 exit -6: (its log is empty)\n" in again
     assert "\njob 5 timeout: it took longer than sweep.job_timeout; last line: hanging\n" in again
     assert f"repeat the failed jobs with: dl-run -m sweep.resume={folder} sweep.retry=failed" in again

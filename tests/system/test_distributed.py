@@ -263,8 +263,8 @@ def test_combinations_that_cannot_be_distributed_are_refused():
 def test_an_error_in_one_process_is_reported_once(tmp_path):
     process = start(tmp_path / "run", *TWO, "data=mnist", "data_dir=/nowhere", "data.source.download=false")
     assert process.wait() == 2
-    said = (tmp_path / "run.log").read_text()
-    assert "does not exist and was not downloaded" in said and "Traceback" not in said
+    log = (tmp_path / "run.log").read_text()
+    assert "does not exist and was not downloaded" in log and "Traceback" not in log
     assert not (tmp_path / "outputs").exists()
 
 

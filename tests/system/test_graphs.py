@@ -1,4 +1,4 @@
-"""Steps as CUDA graphs equal steps without; on a GPU, or a pretended one (see test_cuda.py)."""
+"""Steps as CUDA graphs equal steps without; on a GPU, or a fake one (see test_cuda.py)."""
 
 import pytest
 import runs

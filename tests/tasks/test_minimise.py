@@ -17,7 +17,7 @@ from dlrun.data.readers.functions import FORMULAS, line, named
 from dlrun.data.readers.tables import linear
 from dlrun.errors import UserError
 from dlrun.models.recurrence import lstm_step
-from dlrun.output.drawing import render
+from dlrun.output.figures import render
 from dlrun.output.surfaces import curve, surface
 from dlrun.system.distributed import Distributed
 from dlrun.tasks.minimise import central_differences

@@ -125,8 +125,8 @@ def test_metrics_by_hand(ignore):
         assert found == pytest.approx(expected, rel=1e-5)
     assert set(found) == set(task.scores) and task.goal == "miou"
     report = task.report(Whole(x, y, spec, 3))
-    iou = [row["iou"] for row in report["per_class"].values()]
-    assert list(report["per_class"]) == ["0", "1", "2", "3"] and iou[3] is None
+    iou = [row["iou"] for row in report.numbers["per_class"].values()]
+    assert list(report.numbers["per_class"]) == ["0", "1", "2", "3"] and iou[3] is None
     assert sum(iou[:3]) / 3 == pytest.approx(expected["miou"])
 
 
@@ -199,7 +199,7 @@ def test_metrics_of_pixels():
     hits, either = ((best == 2) & (y == 2)).sum(), (best == 2).sum() + (y == 2).sum()
     assert found["f1_2"] == pytest.approx((2 * hits / either).item())
     later = make(Echo(), spec, metrics=calls)
-    later.restore(task.fitted())
+    later.load_extra_state(task.extra_state())
     assert later.evaluate(data, "test") == found and "balanced_acc" in found
     with pytest.raises(
         UserError, match="task.metrics=auroc needs the probabilities of all pixels.*\n  expected acc, bal"
@@ -315,10 +315,10 @@ def test_an_fcn_starts_from_a_vgg_and_from_another_fcn():
         )
     for theirs in (vgg, small_fcn(32, 3, 2), small_fcn(8, 5, 2)):
         mine, loaded = small_fcn(8, 3, 0), theirs.state_dict()
-        said = copy_weights(mine, loaded, 3, "init=x")
+        note = copy_weights(mine, loaded, 3, "init=x")
         state = mine.state_dict()
         assert all(torch.equal(state[name], loaded[name]) for name in state if name.startswith("features."))
-        assert "new, because the head differs: " in said and ("classifier.0.weight" in said) == (theirs is vgg)
+        assert "new, because the head differs: " in note and ("classifier.0.weight" in note) == (theirs is vgg)
     with pytest.raises(CheckpointError, match="the weights are another model's"):
         copy_weights(small_fcn(8, 3, 0), small_fcn(8, 5, 0).state_dict(), None, "init=x")
     deeper = fcn(Mask((3, 32, 32), classes=3), stride=8, **FCN | dict(depth=13))

@@ -8,13 +8,13 @@ from dlrun.output.checkpoint import snapshot
 from dlrun.train.meters import Means
 
 
-@pytest.mark.parametrize("fold_every", [0, 1, 3])
-def test_means_are_those_over_all_samples(fold_every):
+@pytest.mark.parametrize("flush_every", [0, 1, 3])
+def test_means_are_those_over_all_samples(flush_every):
     loss, right = torch.rand(10, dtype=torch.float64), torch.rand(10) < 0.5
     means = Means()
     for i, (each, hits) in enumerate(zip(loss.split(4), right.split(4), strict=True)):
         means.add({"loss": each.mean(), "acc": hits}, len(each))
-        if fold_every and (i + 1) % fold_every == 0:
+        if flush_every and (i + 1) % flush_every == 0:
             means.flush()
     found = means.result()
     assert found["loss"] == pytest.approx(loss.mean().item(), rel=1e-6)

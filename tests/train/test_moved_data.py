@@ -83,10 +83,10 @@ def test_the_new_place_is_taken_if_the_data_is_the_same(data, tmp_path, monkeypa
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     folder, sub = tmp_path / "run", f"./{name}"
     monkeypatch.chdir(here)
-    code, *said = train(
+    code, *output = train(
         f"data={data}", f"{key}={sub}", *words, *SMALL, f"data_dir={tmp_path}/store", f"run_dir={folder}"
     )
-    assert code == 0, said
+    assert code == 0, output
 
     monkeypatch.chdir(there)
     code, out, _ = after("evaluate", folder)

@@ -51,7 +51,7 @@ CASES = {
     "augmentation": [f"data.augment={AUGMENT}".replace(": ", ":").replace(", ", ",")],
     "average": ["trainer.ema=0.9", "model.norm=batch", "optimizer=sgd", "schedule=cosine"],
     "penalties": ["task.l1=0.001", "task.l2=0.001", "task.label_smoothing=0.1", "trainer.clip_global_norm=0.5"],
-    "pieces": ["task.grad_accum_steps=3", "model.dropout=0.2", "trainer.clip_value=0.01", "trainer.clip_norm=0.1"],
+    "steps": ["task.grad_accum_steps=3", "model.dropout=0.2", "trainer.clip_value=0.01", "trainer.clip_norm=0.1"],
     "bf16": ["trainer.precision=bf16", "model.dropout=0.2", "optimizer=adamw", "schedule=one_cycle"],
     "rare": ["trainer.val_every=2", "trainer.log_every=0", "schedule=step"],
     "often": ["trainer.log_every=1", "trainer.checkpoint_every_steps=1", "trainer.monitor=val/loss", "schedule=linear"],
@@ -160,7 +160,7 @@ def test_compiled_nets_resume_to_the_bit(model, data_dir, tmp_path):
 
 
 @pytest.mark.thorough(
-    but=["dropout", "augmentation", "average", "penalties", "pieces", "patience", "skip", "mixing", "kinds", "limit"]
+    but=["dropout", "augmentation", "average", "penalties", "steps", "patience", "skip", "mixing", "kinds", "limit"]
 )
 @pytest.mark.parametrize("case", CASES)
 def test_every_setting_resumes_to_the_bit_twice(case, config, tmp_path):

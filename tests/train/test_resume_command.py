@@ -218,11 +218,11 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_resume_that_is_refused_changes_nothing(case, refused, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
-    spoil, said = REFUSED[case]
+    spoil, message = REFUSED[case]
     spoil(tmp_path / "run")
     before = content(tmp_path / "run")
     left = ["elsewhere", "run"] if case == "a link" else ["run"]
-    assert said in refused("resume=run", "trainer.epochs=2", left=left)
+    assert message in refused("resume=run", "trainer.epochs=2", left=left)
     assert content(tmp_path / "run") == before
 
 

@@ -1,4 +1,4 @@
-"""The Python door: the words of the command line as function calls, and trained runs as objects.
+"""The Python interface: the words of the command line as function calls, and trained runs as objects.
 
     import dlrun
     run = dlrun.train("model=lenet", "data=mnist", "trainer.epochs=3")

@@ -1,4 +1,4 @@
-"""The state of the calling program: a run must not depend on it, and restores it at its end.
+"""The state of the calling program: a run does not depend on it, and restores it when it ends.
 
 A run seeds the generators of torch, NumPy and Python, and sets torch's options. Its bits are those of the command line,
 so it starts from torch's own defaults whatever the program has set, and puts the program's settings back when it ends.

@@ -82,6 +82,6 @@ def _check(expected: Expected, module: nn.Module, args: tuple[object, ...]) -> N
     else:
         types = [torch.uint8] if values == "uint8" else [torch.int64, torch.int32]
     if x.dtype not in types:
-        wanted, found = (str(each).removeprefix("torch.") for each in (types[0], x.dtype))
+        wanted, actual = (str(each).removeprefix("torch.") for each in (types[0], x.dtype))
         what = {"uint8": "pixels as they are stored, ", "ids": "ids of words, "}.get(values, "")
-        raise UserError(f"the module got an input of type {found}\n  expected {what}{wanted}: x.to(torch.{wanted})")
+        raise UserError(f"the module got an input of type {actual}\n  expected {what}{wanted}: x.to(torch.{wanted})")

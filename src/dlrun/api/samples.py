@@ -21,7 +21,7 @@ def uneven(split: str, samples: int, targets: int) -> UserError:
 
 
 def as_array(name: str, value: Any, expected: str) -> "np.ndarray":
-    """Return an array or a tensor, of any device, as NumPy's. Raises UserError if its values are not there.
+    """Return an array or a tensor, of any device, as a NumPy array. Raises UserError if it holds no values.
 
     name: of the value, and expected: what else it should be, for the message.
     """
@@ -38,7 +38,7 @@ def as_array(name: str, value: Any, expected: str) -> "np.ndarray":
 
 
 def refuse_masked(name: str, value: Any) -> None:
-    """Raise UserError for a masked array, or a list of them: beneath a mask are values that do not count."""
+    """Raise UserError for a masked array, or a list of them: masked values must not be learned from."""
     import numpy as np
 
     parts = value if isinstance(value, list | tuple) else [value]

@@ -1,4 +1,4 @@
-"""A sweep as an object: its jobs, the best of them, and its report, from its folder."""
+"""A sweep as an object: its jobs, its best job and its report, read from its folder."""
 
 import json
 from html import escape

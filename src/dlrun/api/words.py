@@ -22,13 +22,13 @@ ARGUMENTS = {  # words for Python in place of the command's, in the errors of wh
 RESERVED = ("true", "false", "null", "nan", "inf")
 
 
-def as_words(given: Iterable[Words]) -> list[str]:
-    """Return overrides. given: overrides, or mappings from keys to values.
+def as_words(arguments: Iterable[Words]) -> list[str]:
+    """Return overrides. arguments: overrides, or mappings from keys to values.
 
     A mapping as a value sets the keys in a section: {"trainer": {"epochs": 3}}. Raises UserError for other objects.
     """
     words: list[str] = []
-    for each in given:
+    for each in arguments:
         if isinstance(each, str):
             words.append(each)
         elif isinstance(each, Mapping):

@@ -11,7 +11,8 @@ from dlrun.config.build import OF_RUNNER, of_runner
 from dlrun.config.check_pairing import check_net, check_pairing
 from dlrun.config.named import WORD, problems_of_named
 from dlrun.config.renamed import renamed
-from dlrun.config.signatures import Signature, is_allowed, mismatch, of_rest, signature, spec_names
+from dlrun.config.signatures import Signature, is_allowed, of_rest, signature, spec_names
+from dlrun.config.values import mismatch
 from dlrun.errors import ConfigError, UserError, listed, nearest
 from dlrun.spec import Spec
 from dlrun.types import KINDS, Nested, NonNegative, Positive, is_text

@@ -3,19 +3,19 @@
 No code is imported: the keys and their defaults are read from the source. Whether a config may name it is for check.py.
 """
 
-from hydra._internal.config_repository import ConfigRepository
 from hydra.core.default_element import ConfigDefault, GroupDefault
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from dlrun.config.check import CODE, is_path, may_be_chosen
+from dlrun.config.hydra_internals import RepositoryBase
 from dlrun.config.pairing import group_options
 from dlrun.config.signatures import signature
 from dlrun.config.source import source_of
 from dlrun.errors import UserError
 
 
-class Repository(ConfigRepository):
+class CodeRepository(RepositoryBase):
     """Finds code by its dotted path wherever an option is chosen: on the command line or in a list of defaults."""
 
     def load_config(self, config_path: str) -> ConfigResult | None:

@@ -33,7 +33,7 @@ def completion_command(arguments: list[str], commands: Iterable[str]) -> str:
 
 
 def complete(words: Sequence[str], commands: Iterable[str]) -> list[str]:
-    """List candidates for the last word, among them all that begin as it does. commands: the subcommands."""
+    """List candidates for the last word, including all that start with it. commands: the subcommands."""
     *before, word = words
     if before and before[0] in commands:
         return {"schema": ["--vscode", "--config-dir"], "completion": list(SCRIPTS)}.get(before[0], [])
@@ -43,9 +43,9 @@ def complete(words: Sequence[str], commands: Iterable[str]) -> list[str]:
         return list(FLAGS)
     folder = _config_dir(before)
     if "=" not in word:
-        found = [f"{group}=" for group in group_names(folder)] + keys(word.lstrip("+~"), _config(before))
+        candidates = [f"{group}=" for group in group_names(folder)] + keys(word.lstrip("+~"), _config(before))
         mark = word[: len(word) - len(word.lstrip("+~"))]
-        return [*(mark + each for each in found), *([] if before else commands)]
+        return [*(mark + each for each in candidates), *([] if before else commands)]
     key, is_several = key_of(word), any(flag in before for flag in ("-m", "--multirun"))
     head = word[: word.index("=") + 1] + parted(word.partition("=")[2], is_several)
     if key in group_names(folder):
@@ -71,8 +71,8 @@ def sweeps_in(base: str) -> list[str]:
 
 def parted(value: str, is_several: bool = False) -> str:
     """Return the elements of a list, or of the values of a sweep, that stand before the one being typed."""
-    found = re.match(r"(.*[\[,]\s*)" if is_several or value.startswith("[") else r"()", value)
-    return found[1] if found else ""
+    match = re.match(r"(.*[\[,]\s*)" if is_several or value.startswith("[") else r"()", value)
+    return match[1] if match else ""
 
 
 def keys(word: str, config: Mapping[str, typing.Any]) -> list[str]:
@@ -98,8 +98,8 @@ def values(key: str, config: Mapping[str, typing.Any]) -> list[str]:
     if not isinstance(section, Mapping):
         return []
     now = _text(section.get(name))
-    found = list(dict.fromkeys(_choices(_annotations(section).get(name)))) or ([now] if now else [])
-    return [*found, *(["auto"] if key in AUTO else [])]
+    choices = list(dict.fromkeys(_choices(_annotations(section).get(name)))) or ([now] if now else [])
+    return [*choices, *(["auto"] if key in AUTO else [])]
 
 
 def _choices(annotation: object) -> list[str]:
@@ -146,16 +146,16 @@ def _config_dir(words: Sequence[str]) -> str | None:
 
 def flag_value(words: Sequence[str], *flags: str) -> str | None:
     """Return the value of a flag, typed as --flag VALUE or --flag=VALUE; None without it."""
-    found = None
+    folder = None
     for word, following in zip(words, [*words[1:], ""], strict=False):
         flag, equals, value = word.partition("=")
         if flag in flags:
-            found = value if equals else following
-    return found or None
+            folder = value if equals else following
+    return folder or None
 
 
 def _config(words: Sequence[str]) -> Mapping[str, typing.Any]:
-    """Compose the config of the words typed so far; of those that can be composed, if they are not whole yet."""
+    """Compose the config of the words typed so far; if some are incomplete, of those that can be composed."""
     from dlrun.config.compose import compose
     from dlrun.config.saved import container
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import cast
 
 from hydra import version
-from hydra._internal.utils import create_config_search_path
 from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
@@ -16,6 +15,7 @@ from packaging.version import Version
 from yaml import YAMLError
 
 from dlrun.config.explain import explain
+from dlrun.config.hydra_internals import search_path
 from dlrun.config.loader import Loader
 from dlrun.config.pairing import CONFIGS
 from dlrun.errors import UserError
@@ -33,13 +33,13 @@ def compose(words: Sequence[str], config_dir: str | Path | None = None) -> tuple
     try:
         Plugins.instance()
         setup_globals()
-        paths = create_config_search_path(str(CONFIGS))
+        paths = search_path(str(CONFIGS))
         if config_dir is not None:
             paths.prepend("command-line", f"file://{Path(config_dir).absolute()}", anchor="schema")
         whole = Loader(paths).load_configuration("config", list(words), RunMode.RUN)
         hydra = whole.hydra
-        own = [str(key) for key in whole if key != "hydra"]
-        return OmegaConf.masked_copy(whole, own), cast(DictConfig, hydra)
+        names = [str(key) for key in whole if key != "hydra"]
+        return OmegaConf.masked_copy(whole, names), cast(DictConfig, hydra)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
         text = None if config_dir is None else str(config_dir)
         raise UserError(explain(error, list(words), text)) from None

@@ -2,25 +2,12 @@
 
 import argparse
 import os
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from hydra._internal.utils import get_args_parser
-
+from dlrun.config.hydra_internals import args_parser
 from dlrun.config.hydra_section import check_source
 from dlrun.errors import UserError
 from dlrun.overrides import CONFIG_FLAGS
-
-
-def args_parser() -> argparse.ArgumentParser:
-    """Hydra's parser. Python 3.14 checks help texts at once, and Hydra 1.3 has one that is made when it is printed."""
-    container: Any = argparse._ActionsContainer
-    if not hasattr(container, "_check_help"):
-        return get_args_parser()
-    check, container._check_help = container._check_help, lambda self, action: None
-    try:
-        return get_args_parser()
-    finally:
-        container._check_help = check
 
 
 def read_flags(arguments: list[str]) -> argparse.Namespace:

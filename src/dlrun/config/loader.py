@@ -4,9 +4,6 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
-from hydra._internal.grammar import grammar_functions
 from hydra.conf import HelpConf, HydraHelpConf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ResultDefault
@@ -15,9 +12,9 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from dlrun.config import quicker
-from dlrun.config.code_options import Repository, drop_unset
+from dlrun.config.code_options import CodeRepository, drop_unset
 from dlrun.config.consent import option_folders
+from dlrun.config.hydra_internals import CachedRepository, LoaderBase, Repository, allow_null_in_choices, compose_faster
 from dlrun.config.hydra_section import check_files, check_overrides, check_source, check_values
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.project import project
@@ -25,16 +22,15 @@ from dlrun.config.zips import is_zip
 from dlrun.errors import UserError
 from dlrun.overrides import key_of
 
-for function in (grammar_functions.choice, grammar_functions.shuffle):
-    function.__annotations__["args"] = Any  # Hydra 1.3 lists the allowed types and forgot null
-quicker.use()
+allow_null_in_choices()
+compose_faster()
 
 ALLOW = ("resume.allow=", "resume_allow=")  # resume has a value, so it is no section
 # mappings whose keys are the user's own, so that they are set without a +
 OPEN = ("data.types.", "data.types=", "task.class_weights.", "task.class_weights=")
 
 
-class Loader(ConfigLoaderImpl):
+class Loader(LoaderBase):
     """Checks the `hydra` section, which can name code (hydra_section.py), before any of it runs.
 
     zip(...) is not in Hydra's grammar yet and is passed to the sweeper unread. Hydra composes a config twice (0.07 s),
@@ -49,7 +45,7 @@ class Loader(ConfigLoaderImpl):
         for folder in option_folders():
             config_search_path.prepend("plugin", f"file://{folder}", anchor="schema")
         super().__init__(config_search_path)
-        self.repository = Repository(config_search_path)
+        self.repository = CodeRepository(config_search_path)
 
     def load_configuration(
         self,
@@ -97,7 +93,7 @@ class Loader(ConfigLoaderImpl):
             config[key] = project()[key]
 
     def _process_config_searchpath(
-        self, config_name: str | None, parsed_overrides: list[Override], repo: CachingConfigRepository
+        self, config_name: str | None, parsed_overrides: list[Override], repo: CachedRepository
     ) -> None:
         """Check overrides and search paths in Hydra's first step, which would import a package named as a path."""
         hydras = [override for override in parsed_overrides if override.is_hydra_override()]
@@ -110,7 +106,7 @@ class Loader(ConfigLoaderImpl):
             check_source(path)
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
-    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Repository) -> DictConfig:
         """Check the config as the files compose it, before Hydra adds overrides and runtime values."""
         config = super()._compose_config_from_defaults_list(defaults, repo)
         texts = {
@@ -132,7 +128,7 @@ def _meant(override: str) -> list[str]:
 
 
 def refuse_twins(folders: list[Path]) -> None:
-    """Raise UserError if two folders of configs have an option of the same name: one would hide the other."""
+    """Raise UserError if two config folders have an option of the same name: one would hide the other."""
     seen: dict[str, Path] = {}
     for folder in folders if len(folders) > 1 else ():
         for path in sorted(folder.glob("*/*.yaml")):

@@ -8,7 +8,8 @@ import re
 import typing
 from collections.abc import Iterator
 
-from dlrun.config.signatures import Signature, can_be_own, is_allowed, mismatch, of_rest, public_names, signature
+from dlrun.config.signatures import Signature, can_be_own, is_allowed, of_rest, public_names, signature
+from dlrun.config.values import mismatch
 from dlrun.errors import UserError, nearest, some
 from dlrun.types import Average, Better, Named, Nested, OfTargets
 
@@ -67,7 +68,7 @@ def _is_numbered(name: str, named: Named) -> bool:
 
 
 def _averages(named: Named) -> str:
-    """Name a word with each average that a word may end in, for a message."""
+    """Name a metric with each ending that chooses an average, for a message."""
     names = []
     for average in AVERAGES:
         takes = (name for name in words_of(named) if name not in named.words and _takes_average(name, average, named))
@@ -121,8 +122,8 @@ def _problems_of_changes(words: list, path: str) -> list[str]:
                 problems.append(
                     f"{path}: {key} {'alone' if is_word else value}: expected {expected}, as in '{{{key}: ...}}'"
                 )
-    own = [word for word in words if _is_own(word)]
-    return problems + (problems_of_named(own, builder.keys["own"], path) or [])
+    theirs = [word for word in words if _is_own(word)]
+    return problems + (problems_of_named(theirs, builder.keys["own"], path) or [])
 
 
 def _is_own(word: object) -> bool:
@@ -195,8 +196,8 @@ def _problems(value: object, named: Named, path: str) -> list[str]:
             return [f"{path}={error}"]
         near, known = nearest(word, words_of(named)), some(_shown(named), 30)
         return [f"{path}: there is no {word!r}{near}\n    expected one of: {known}{_averages(named)}; or {OWN}"]
-    given = {**(value if isinstance(value, dict) else {}), **node}
-    problems = [*_of_parameters(builder, named), *_of_keys(builder, given, named)]
+    values = {**(value if isinstance(value, dict) else {}), **node}
+    problems = [*_of_parameters(builder, named), *_of_keys(builder, values, named)]
     return [f"{path}={word}: {problem}" for problem in problems]
 
 
@@ -229,11 +230,11 @@ def better_of(builder: Signature) -> Better | None:
     return next((each for each in typing.get_args(builder.returns)[1:] if isinstance(each, Better)), None)
 
 
-def _of_keys(builder: Signature, given: dict, named: Named) -> Iterator[str]:
+def _of_keys(builder: Signature, values: dict, named: Named) -> Iterator[str]:
     takes = () if builder.kind == "class" else named.takes
     known = {key: annotation for key, annotation in builder.keys.items() if key not in takes}
     name = builder.target.rpartition(".")[2]
-    for key, value in given.items():
+    for key, value in values.items():
         if key == "_target_":
             continue
         if key not in known:
@@ -241,5 +242,5 @@ def _of_keys(builder: Signature, given: dict, named: Named) -> Iterator[str]:
             yield f"{name} has no {key!r}{nearest(str(key), known)}: {has}{of_rest(builder)}"
         elif expected := mismatch(value, known[key]):
             yield f"{key}={value!r}: expected {expected}"
-    for key in sorted(builder.required - given.keys()):
+    for key in sorted(builder.required - values.keys()):
         yield f"{key} is missing: {name} needs it, as in '{{_target_: {name}, {key}: ...}}'"

@@ -95,7 +95,7 @@ def _check(name: str) -> None:
 
 
 def _option(name: str) -> str | None:
-    """Return an option of this name in any group, or one that the package would have again; None if there is none."""
+    """Return an existing option of this name, or one that the package would define again; None if there is none."""
     files = [Path(target.replace(NAME, name)) for target in FILES if "/configs/" in target]
     written = {f"{path.parent.name}={path.stem}" for path in files}
     for folder in (CONFIGS, *option_folders()):

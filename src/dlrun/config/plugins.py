@@ -36,7 +36,7 @@ class Plugin(NamedTuple):
 def plugins() -> dict[str, Plugin]:
     """Return the installed plugins by name. Raises UserError if two have one name.
 
-    One whose package is gone is named on standard error and left out: it must not stop what does not need it.
+    A plugin whose package is missing is reported on standard error and skipped: commands that do not need it work.
     The files are read directly: importing importlib.metadata takes ten times as long as this.
     """
     by_name: dict[str, Plugin] = {}
@@ -60,9 +60,9 @@ def plugins() -> dict[str, Plugin]:
 
 
 def _registered() -> list[tuple[str, str, str]]:
-    """List (distribution, plugin, package) of all entry points. The working folder is left out: it is not installed.
+    """List (distribution, plugin, package) of all entry points. The working folder is skipped: it is not installed.
 
-    Of a distribution that is on the path twice, such as an old copy behind an environment, the first is imported.
+    If a distribution is on the path twice, the first copy counts, as in imports.
     """
     registered, seen = [], set()
     for base in dict.fromkeys(path for path in sys.path if os.path.isdir(path)):

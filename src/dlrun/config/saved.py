@@ -101,8 +101,8 @@ def portable(config: DictConfig) -> DictConfig:
     return OmegaConf.create(saved)
 
 
-def is_place(config: dict, key: str) -> bool:
-    """Whether a key such as data.root names the place of a run's data. config: the run's, as plain dicts."""
+def is_location_key(config: dict, key: str) -> bool:
+    """Whether a key such as data.root names the location of a run's data. config: the run's, as plain dicts."""
     *parents, name = key.split(".")
     node: object = config
     for parent in parents:
@@ -119,9 +119,9 @@ def where_moved(error: DataError, folder: Path, config: dict) -> DataError:
     if str(error) == IN_MEMORY:
         return error
     lines = [line for line in str(error).splitlines() if "=..." not in line]  # without those about keys of new runs
-    place = str(error).partition("=")[0]
-    key = place if is_place(config, place) else "data_dir"
-    elsewhere = f"dl-run {pasteable('resume', folder)} {key}=<{'place' if key == place else 'folder'}>"
+    prefix = str(error).partition("=")[0]
+    key = prefix if is_location_key(config, prefix) else "data_dir"
+    elsewhere = f"dl-run {pasteable('resume', folder)} {key}=<{'place' if key == prefix else 'folder'}>"
     return DataError("\n".join([*lines, f"  put it there, or name its place: {elsewhere}"]))
 
 
@@ -148,8 +148,8 @@ def _read(value: object) -> object:
     if not isinstance(value, str) or "${" in value:
         return value
     try:
-        found = OmegaConf.create({"text": value, "value": "${oc.decode:${text}}"})
-        return container(found, resolve=True)["value"]
+        parsed = OmegaConf.create({"text": value, "value": "${oc.decode:${text}}"})
+        return container(parsed, resolve=True)["value"]
     except OmegaConfBaseException:  # not in that grammar: plain text
         return value
 

@@ -1,7 +1,7 @@
 """A JSON Schema of the config files, for editors: keys, types, ranges, options and the comments that explain them.
 
-It is generated from the signatures that `check` uses and from the configs' own comments. One schema holds for every
-file, as a file says what it is: one of a group has a `_target_` or extends another option, all others hold sections.
+It is generated from the signatures that `check` uses and from the configs' own comments. One schema serves
+every file: an option has a `_target_` or extends another option; all other files hold sections.
 """
 
 import typing

@@ -5,7 +5,7 @@ import typing
 from types import NoneType, UnionType
 
 from dlrun.config.named import named_of, pattern_of
-from dlrun.config.signatures import ranges
+from dlrun.config.values import ranges
 from dlrun.types import BestOf, Filled, Range
 
 Schema = dict[str, typing.Any]

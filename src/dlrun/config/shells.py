@@ -66,14 +66,14 @@ def unquoted(word: str) -> str:
     return text
 
 
-def replies(shell: str, given: list[str], found: Iterable[str]) -> list[str]:
+def replies(shell: str, words: list[str], candidates: Iterable[str]) -> list[str]:
     """Return the completions of the last word, as the shell expects them: those of bash replace only a part of it."""
-    word = split(shell, given)[-1]
-    fitting = [each for each in dict.fromkeys(found) if each.startswith(word)]
+    word = split(shell, words)[-1]
+    fitting = [each for each in dict.fromkeys(candidates) if each.startswith(word)]
     if shell != "bash":
         return fitting
-    kept = word.removesuffix(unquoted(given[1]))
-    texts = [each.removeprefix(kept) for each in fitting]
-    if re.search("""['"]""", CLOSED.sub("", given[0])):  # bash closes a quote that is open
+    prefix = word.removesuffix(unquoted(words[1]))
+    texts = [each.removeprefix(prefix) for each in fitting]
+    if re.search("""['"]""", CLOSED.sub("", words[0])):  # bash closes a quote that is open
         return texts
     return [SPECIAL.sub(r"\\\g<0>", text) + ("" if text.endswith(("=", ".", "/")) else " ") for text in texts]

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
-from types import NoneType, UnionType
 
 from dlrun import spec as specs
 from dlrun import types
@@ -20,7 +19,6 @@ from dlrun.config import consent
 from dlrun.config.source import imported_from, no_module, origin_of, source_of
 from dlrun.errors import UserError, first_line, nearest, raised
 
-LARGEST = 3.4028234663852886e38  # the largest float32
 NAMES = {**vars(typing), **vars(specs), **vars(types)}
 # Read before any config, so that only the environment of the process can allow a package.
 ALLOWED = frozenset(name.strip() for name in os.environ.get("DL_RUN_ALLOW", "").split(",") if name.strip())
@@ -62,7 +60,7 @@ def is_allowed(target: str) -> bool:
 
 
 def can_be_own(package: str) -> bool:
-    """Whether a message may advise to allow this package: it is none of Python's own, such as os, nor torch."""
+    """Whether an error may suggest allowing this package: not the standard library, dlrun or torch."""
     return package not in sys.stdlib_module_names and package not in ("dlrun", "torch")
 
 
@@ -97,7 +95,7 @@ def signature(target: str) -> Signature:
 
 
 def _assigned(tree: ast.Module) -> set[str]:
-    """Return the names that the module's own statements give to something: part = partial(f), or a def below an if."""
+    """Return the names that the module's statements assign or define below the top level: part = partial(f)."""
     names: set[str] = set()
     for statement in tree.body:
         if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -179,21 +177,23 @@ def _of_constructor(node: ast.ClassDef, target: str, base: Signature | None) -> 
     }
     keys = {name: _evaluate(item.annotation) for name, item in fields.items()}
     required = frozenset(name for name, item in fields.items() if item.value is None)
-    own = Signature(target, "class", {}, keys, required, defaults=_literals({n: i.value for n, i in fields.items()}))
-    return _joined(base, own) if base and (not fields or not base.positional) else own
+    of_class = Signature(
+        target, "class", {}, keys, required, defaults=_literals({n: i.value for n, i in fields.items()})
+    )
+    return _joined(base, of_class) if base and (not fields or not base.positional) else of_class
 
 
-def _joined(base: Signature, own: Signature) -> Signature:
+def _joined(base: Signature, of_class: Signature) -> Signature:
     """Return the signature of a class that has the parameters of its base and its own."""
     return replace(
-        own,
-        positional={**base.positional, **own.positional},
-        keys={**base.keys, **own.keys},
-        required=own.required | base.required - own.keys.keys(),
-        net=own.net if "net" in own.positional else base.net,
-        defaults={**base.defaults, **own.defaults},
+        of_class,
+        positional={**base.positional, **of_class.positional},
+        keys={**base.keys, **of_class.keys},
+        required=of_class.required | base.required - of_class.keys.keys(),
+        net=of_class.net if "net" in of_class.positional else base.net,
+        defaults={**base.defaults, **of_class.defaults},
         has_rest=base.has_rest,
-        inherited=frozenset(base.keys) - own.keys.keys(),
+        inherited=frozenset(base.keys) - of_class.keys.keys(),
     )
 
 
@@ -233,75 +233,3 @@ def spec_names(annotation: object) -> list[str]:
     """List the class names of an annotation, which may be a union."""
     options = typing.get_args(annotation) or (annotation,)
     return [option.__name__ for option in options if isinstance(option, type)]
-
-
-def mismatch(value: object, annotation: object) -> str | None:
-    """Describe the expected type and range if `value` does not match the annotation; return None if it does."""
-    if annotation is None or annotation is object or _fits(value, annotation):
-        return None
-    if isinstance(value, float) and not abs(value) <= LARGEST:
-        return describe(annotation, value).replace("a number", "a finite number")
-    if _is_number(annotation) and isinstance(value, int) and abs(value) >= 2**63:
-        return f"{describe(annotation, value)}; write a number this large with a point or an exponent: 1e+20"
-    return describe(annotation, value)
-
-
-def _is_number(annotation: object) -> bool:
-    return annotation is float or any(map(_is_number, typing.get_args(annotation)))
-
-
-def ranges(args: tuple) -> list[types.Range | types.Filled | types.BestOf]:
-    """Return the limits among the arguments of Annotated."""
-    return [each for each in args[1:] if isinstance(each, types.Range | types.Filled | types.BestOf)]
-
-
-def _fits(value: typing.Any, annotation: typing.Any) -> bool:
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return _fits(value, args[0]) and all(value in each for each in ranges(args))
-    if origin in (typing.Union, UnionType):
-        return any(_fits(value, option) for option in args)
-    if origin is typing.Literal:
-        return any(value == option and type(value) is type(option) for option in args)
-    if origin is list or origin is tuple and args[-1:] == (...,):
-        return isinstance(value, list | tuple) and all(_fits(v, args[0]) for v in value)
-    if origin is tuple:
-        return (
-            isinstance(value, list | tuple)
-            and len(value) == len(args)
-            and all(_fits(v, a) for v, a in zip(value, args, strict=True))
-        )
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(v, args[1]) for v in value.values())
-    if annotation is float:  # no infinity, no NaN
-        most = 2**63 - 1 if isinstance(value, int) else LARGEST
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    if annotation is None or annotation is NoneType:
-        return value is None
-    if annotation is str:
-        return types.is_text(value)
-    return isinstance(value, annotation) if isinstance(annotation, type) else True
-
-
-def describe(annotation: typing.Any, value: object = None) -> str:
-    """Describe a type in an error message about this value."""
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return " ".join([describe(args[0], value), *(each.expected(value) for each in ranges(args))])
-    if origin in (typing.Union, UnionType):
-        return " or ".join(describe(option, value) for option in args)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(map(str, args))
-    if origin is tuple and args[-1:] != (...,):
-        return f"a list of {len(args)}: " + ", ".join(describe(a) for a in args)
-    if origin in (list, tuple):
-        wrong = (each for each in value if not _fits(each, args[0])) if isinstance(value, list | tuple) else ()
-        return f"a list, each {describe(args[0], next(iter(wrong), None))}"
-    if origin is dict:
-        return "a mapping"
-    if annotation is str and isinstance(value, str) and types.is_too_long(value):
-        return "text of at most 255 bytes between two slashes"
-    words = {int: "an integer", float: "a number", bool: "true or false", str: "text", NoneType: "null", None: "null"}
-    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))

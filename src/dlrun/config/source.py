@@ -14,7 +14,7 @@ from dlrun.errors import nearest, some
 
 
 def source_of(module: str) -> Path | None:
-    """Return the file of a module. All parts of its name are words: a path in it would lead out of its package."""
+    """Return the file of a module. Each part of its name must be an identifier: a path could leave its package."""
     package, *rest = module.split(".")
     if not all(map(str.isidentifier, (package, *rest))):
         return None

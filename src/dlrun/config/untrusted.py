@@ -24,7 +24,7 @@ def read_yaml(path: Path) -> str:
 
 
 def require_plain(text: str, name: str) -> None:
-    """Raise ValueError for aliases and deep nesting: with them a few bytes of YAML could fill the memory."""
+    """Raise ValueError for aliases and deep nesting: a few bytes of YAML could fill the memory."""
     depth = 0
     for event in yaml.parse(text, LOADER):
         where = f"{name}, line {event.start_mark.line + 1}"

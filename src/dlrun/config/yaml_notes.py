@@ -43,10 +43,10 @@ def read_notes(path: Path) -> Notes:
         raise UserError(f"cannot read {path}: {error}\n  expected a config in UTF-8") from None
     if not isinstance(content or {}, dict):
         raise UserError(f"{path} holds {type(content).__name__}: expected keys with values, like the other configs")
-    found = Notes(_header(text), content or {}, bool(GLOBAL.search(text)))
+    notes = Notes(_header(text), content or {}, bool(GLOBAL.search(text)))
     if isinstance(root, yaml.MappingNode):
-        _collect(root, text.splitlines(), (), found.notes)
-    return found
+        _collect(root, text.splitlines(), (), notes.notes)
+    return notes
 
 
 def _header(text: str) -> str:

@@ -70,11 +70,11 @@ class SampleData(Data, Protocol):
 
     - `header_lines`: further lines of the header, by title. `report()`: the data's own results at the end of a run, as
       `Task.report` returns them. `baselines(split)`: metrics of simple predictions, by name.
-    - `targets(split)`: all targets; `places(split)`: where each sample is in the stored data; `files(split)`: the name
+    - `targets(split)`: all targets; `origins(split)`: where each sample is in the stored data; `files(split)`: the name
       of each sample's file. `folds`: number of folds of a cross-validation, 0 for none.
       `sampler`: "balanced" if an epoch has as many samples of each class (orders.py), else "none".
-    - `sums()`: checksums of the arrays, compared to 1e-6 on resuming. `position`: a component of the task that knows
-      the place in a stream. `load_like(fitted, device)`: read all samples as the test split of another run's data.
+    - `sums()`: checksums of the arrays, compared to 1e-6 on resuming. `position`: a component of the task that reads
+      a stream from its position. `load_like(fitted, device)`: read all samples as the test split of another run's data.
     - `scaling`: mean and std by which columns are standardised. `mean`, `std`: those of pixels; `pixels`: augmentation
       and normalisation. Of images from files: `stored` (shape), `fit` (how they are cropped), `levels` (range of
       values), `form` (how a list of them is read).
@@ -100,7 +100,7 @@ def has_samples(data: Data) -> TypeGuard[SampleData]:
 
 
 def pixel_statistics(data: Data) -> tuple[list[float], list[float]] | None:
-    """Return the mean and std by which data normalises pixels in [0, 1], one number or one per channel; None if not."""
+    """Return the mean and std that normalise pixels in [0, 1], one number or one per channel; None without."""
     mean, std = getattr(data, "mean", None), getattr(data, "std", None)
     return None if mean is None or std is None else (mean, std)
 
@@ -145,7 +145,7 @@ class EnvData(Data, Protocol):
 
 
 @dataclass(frozen=True)
-class Draw:
+class AugmentContext:
     """The inputs of random changes to a chunk of train samples.
 
     random: a generator. seed, epoch: the run's. rows: (B,), the samples' positions in the data.
@@ -157,7 +157,7 @@ class Draw:
     rows: Tensor
 
     def alternating(self) -> Tensor:
-        """A coin for each sample that turns over in every epoch: (B,) bool. It depends on the seed and the row only."""
+        """A coin for each sample that alternates from epoch to epoch: (B,) bool. The seed and the row set its start."""
         hashed = (self.rows + mix(self.seed) % 2**31) * 0x9E3779B1 >> 20  # multiplicative hashing, within 63 bits
         return (hashed + self.epoch) % 2 == 1
 

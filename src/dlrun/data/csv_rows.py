@@ -70,7 +70,7 @@ def read_rows(path: Path, errors: str = "strict") -> Rows:
 
 
 def check_text(path: Path, start: bytes, expected: str) -> None:
-    """Raise DataError if a file that starts so is known to be no text."""
+    """Raise DataError if the file's first bytes show that it is not text."""
     if kind := next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), None):
         raise DataError(f"{path} is {kind}, not a table of text\n  {expected}: save it as CSV")
     if b"\0" in start:

@@ -1,4 +1,4 @@
-"""A function of real variables as data: there is nothing to read, and a step evaluates it at the points of a model."""
+"""A function of real variables as data: nothing is read, and each step evaluates it at the points of a model."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,20 +23,20 @@ class Functions:
 
     def __init__(self, *, spec: Function, source: FunctionReader, steps: Count) -> None:
         make: Callable[[], Function] = source
-        own = make()
+        function = make()
         for key in ("names", "low", "high"):
-            given = getattr(spec, key)
-            if given and len(given) != own.features:
+            values = getattr(spec, key)
+            if values and len(values) != function.features:
                 raise UserError(
-                    f"data.spec.{key} has {len(given)} entries {list(given)}, and the function is one of "
-                    f"{', '.join(own.names)}\n  expected {own.features}, or [] for the function's own"
+                    f"data.spec.{key} has {len(values)} entries {list(values)}, and the function is one of "
+                    f"{', '.join(function.names)}\n  expected {function.features}, or [] for the function's own"
                 )
         if len({"f", *spec.names}) <= len(spec.names):
             raise UserError(
                 f"data.spec.names={list(spec.names)}: expected different names, and none that is f, the value's name"
             )
         changes = {key: getattr(spec, key) for key in ("names", "low", "high") if getattr(spec, key)}
-        self.spec: Function = replace(own, **changes)
+        self.spec: Function = replace(function, **changes)
         if not all(low < high for low, high in zip(self.spec.low, self.spec.high, strict=True)):
             raise UserError(
                 f"data.spec.low={list(self.spec.low)} data.spec.high={list(self.spec.high)}: expected low < high"

@@ -1,4 +1,4 @@
-"""The methods that data sets share whose samples stay on the device."""
+"""The common members of data sets whose samples stay on the device."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,7 +25,7 @@ class OnDevice:
         """Return the targets of a split, in stored order."""
         return self.resident.targets(split)
 
-    def places(self, split: str) -> Sequence[int | str]:
+    def origins(self, split: str) -> Sequence[int | str]:
         """Return where the samples of a split are in the stored data, from 0, in the order of `targets`."""
         return self.resident.rows[split].tolist()
 

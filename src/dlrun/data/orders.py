@@ -29,8 +29,8 @@ def balanced(labels: Tensor, random: torch.Generator) -> Tensor:
     gets_more = torch.randperm(len(classes), generator=random) < rest
     drawn = []
     for label, more in zip(classes, gets_more.tolist(), strict=True):
-        own, count = (labels == label).nonzero().squeeze(1), share + more
-        turns = [torch.randperm(len(own), generator=random) for _ in range(-(-count // len(own)))]
-        drawn.append(own[torch.cat(turns)[:count]])
+        of_class, count = (labels == label).nonzero().squeeze(1), share + more
+        turns = [torch.randperm(len(of_class), generator=random) for _ in range(-(-count // len(of_class)))]
+        drawn.append(of_class[torch.cat(turns)[:count]])
     order = torch.cat(drawn)
     return order[torch.randperm(len(order), generator=random)]

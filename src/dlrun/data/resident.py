@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Arrays, Batch, Draw
+from dlrun.data.base import Arrays, AugmentContext, Batch
 from dlrun.data.orders import epoch_order
 from dlrun.errors import DataError, UserError, counted
 from dlrun.seeds import generator
@@ -25,14 +25,14 @@ from dlrun.types import Sampler
 CHUNK_VALUES = 2**19  # input values in a chunk: 2 MB as float32, which fits the cache of a core
 BLOCKS = 256  # blocks of an array of real numbers that are summed separately
 SAMPLED = 64  # samples of a split whose content enters the digest
-Prepare = Callable[[Tensor, Draw | None], Tensor]
+Prepare = Callable[[Tensor, AugmentContext | None], Tensor]
 
 
 class Resident:
     """Train, val and test splits on one device. The splits are fixed by the data, never by the run's seed.
 
     splits: indices into the train arrays, by split. Without an entry "test", all of the test arrays are the test split.
-    prepare(x, draw): turns stored values into the network's input; draw is None outside training.
+    prepare(x, context): turns stored values into the network's input; context is None outside training.
     weights: of the train arrays' samples, float32 (N,), a third column of the train batches; None for none.
     """
 
@@ -45,13 +45,14 @@ class Resident:
         weights: np.ndarray | None = None,
     ) -> None:
         self.x, self.y = {}, {}
-        for pool, (x, y) in {"fit": (arrays.x_train, arrays.y_train), "test": (arrays.x_test, arrays.y_test)}.items():
+        pools = {"train_arrays": (arrays.x_train, arrays.y_train), "test": (arrays.x_test, arrays.y_test)}
+        for pool, (x, y) in pools.items():
             self.x[pool], self.y[pool] = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
         self.rows = {name: torch.from_numpy(rows).to(device) for name, rows in splits.items()}
-        self.pools = dict.fromkeys(splits, "fit") | {"test": "fit" if "test" in splits else "test"}
+        self.pools = dict.fromkeys(splits, "train_arrays") | {"test": "train_arrays" if "test" in splits else "test"}
         self.rows.setdefault("test", torch.arange(len(arrays.x_test), device=device))
         self.device, self.prepare = device, prepare
-        self.sample_values = self.x["fit"][:1].numel()  # numbers per sample
+        self.sample_values = self.x["train_arrays"][:1].numel()  # numbers per sample
         self.weights = None if weights is None else torch.from_numpy(weights).to(device)
 
     def size(self, split: str) -> int:
@@ -63,7 +64,7 @@ class Resident:
         return self.targets_at(self.pools[split], self.rows[split])
 
     def targets_at(self, pool: str, rows: Tensor) -> Tensor:
-        """Return the targets of the samples at these rows of the arrays "fit" or "test"."""
+        """Return the targets of the samples at these rows of the arrays "train_arrays" or "test"."""
         return self.y[pool].index_select(0, rows)
 
     def digest(self) -> str:
@@ -79,17 +80,16 @@ class Resident:
 
     def describe(self) -> str:
         stored = sum(t.nbytes for t in (*self.x.values(), *self.y.values()))
-        return (
-            f"resident on {self.device}, {stored / 2**20:.1f} MB as {str(self.x['fit'].dtype).removeprefix('torch.')}"
-        )
+        kind = str(self.x["train_arrays"].dtype).removeprefix("torch.")
+        return f"resident on {self.device}, {stored / 2**20:.1f} MB as {kind}"
 
     def train(self, batch_size: int, sampler: Sampler, seed: int, epoch: int, first: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch `first` on. The last one may be smaller. sampler: see orders.py."""
         rows = self.rows["train"]
         order = rows[epoch_order(len(rows), partial(self.targets, "train"), sampler, seed, epoch).to(self.device)]
         for start, chunk, skip in chunks(order, self.sample_values, batch_size, first):
-            draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk)
-            columns: tuple[Tensor, ...] = self._gather("fit", chunk, draw)
+            context = AugmentContext(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk)
+            columns: tuple[Tensor, ...] = self._gather("train_arrays", chunk, context)
             if self.weights is not None:  # a third column, for tasks that weigh samples
                 columns = (*columns, self.weights.index_select(0, chunk))
             batches = zip(*(column.split(batch_size) for column in columns), strict=True)
@@ -104,9 +104,9 @@ class Resident:
         for rows in self.rows[split].split(batch_size) if len(self.rows[split]) else ():
             yield self._gather(self.pools[split], rows, None)
 
-    def _gather(self, pool: str, rows: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
+    def _gather(self, pool: str, rows: Tensor, context: AugmentContext | None) -> tuple[Tensor, Tensor]:
         # index_select is 17 times as fast as x[rows] on bytes (CPU, torch 2.13)
-        return self.prepare(self.x[pool].index_select(0, rows), draw), self.targets_at(pool, rows)
+        return self.prepare(self.x[pool].index_select(0, rows), context), self.targets_at(pool, rows)
 
 
 def sampled(rows: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int, given: 
 
 
 def distinct(rows: dict[str, Tensor]) -> list[str]:
-    """The splits with their own samples: val shares those of train if data.val_fraction=0."""
+    """The splits that have samples of their own: with data.val_fraction=0, val is train."""
     return [name for name in rows if name != "val" or not torch.equal(rows["val"], rows["train"])]
 
 

@@ -11,8 +11,8 @@ Array = np.ndarray
 Shares = tuple[float, float, float]
 
 
-def shares_of(split: Shares, folds: int, fold: int, given: Collection[str]) -> Shares:
-    """Return the shares by which rows are split, without those of the splits that are given. Raises UserError."""
+def shares_of(split: Shares, folds: int, fold: int, fixed: Collection[str]) -> Shares:
+    """Return the shares of train and of the splits that are not given, whose sum is 1. Raises UserError."""
     if abs(sum(split) - 1) > 1e-6 or not all(split):
         raise UserError(f"data.split={list(split)}: expected three shares > 0 (train, val, test) whose sum is 1")
     if folds == 1 or fold and fold >= folds:
@@ -20,14 +20,14 @@ def shares_of(split: Shares, folds: int, fold: int, given: Collection[str]) -> S
             f"data.folds={folds} data.fold={fold}: expected folds >= 2 (or 0: none) and fold in 0 .. folds - 1"
         )
     train, val, test = (
-        0.0 if name in given and name != "train" else share for name, share in zip(SPLITS, split, strict=True)
+        0.0 if name in fixed and name != "train" else share for name, share in zip(SPLITS, split, strict=True)
     )
     whole = train + val + test
     return train / whole, val / whole, test / whole
 
 
 def split_units(units: Array, shares: Shares, folds: int, fold: int, what: str) -> dict[str, Array]:
-    """Split rows by their units, which stay whole and come in the order of their numbers: train, then val, then test.
+    """Split rows by units that stay whole, in the order of their numbers: train, then val, then test.
 
     units: number of each row's unit, from 0 without gaps. what: a unit, for the message.
     """
@@ -106,24 +106,23 @@ def split_times(times: Array, shares: Shares) -> dict[str, Array]:
     return split_units(numbers, shares, 0, 0, "different time")
 
 
-def without_val(given: dict[str, Array]) -> dict[str, Array]:
+def without_val(fixed: dict[str, Array]) -> dict[str, Array]:
     """Return the given splits with the rows of val in train: folds divide all rows that are not test."""
-    if "val" not in given:
-        return given
-    return {name: rows for name, rows in given.items() if name != "val"} | {
-        "train": np.concatenate([given["train"], given["val"]])
-    }
+    if "val" not in fixed:
+        return fixed
+    without = {name: rows for name, rows in fixed.items() if name != "val"}
+    return without | {"train": np.concatenate([fixed["train"], fixed["val"]])}
 
 
-def cut(given: dict[str, Array], split: Shares, folds: int, fold: int, labels: Array | None) -> dict[str, Array]:
+def cut(fixed: dict[str, Array], split: Shares, folds: int, fold: int, labels: Array | None) -> dict[str, Array]:
     """Return train, val and test: those that are given, and the others cut from "all" or from train, at random.
 
-    given: rows by split. labels: of all rows, to split each class separately; None: any.
+    fixed: rows by split. labels: of all rows, to split each class separately; None: any.
     """
-    given = without_val(given) if folds else given
-    shares = shares_of(split, folds, fold, given)
-    if set(given) == set(SPLITS):
-        return given
-    pool = given["all"] if "all" in given else given["train"]
+    fixed = without_val(fixed) if folds else fixed
+    shares = shares_of(split, folds, fold, fixed)
+    if set(fixed) == set(SPLITS):
+        return fixed
+    pool = fixed["all"] if "all" in fixed else fixed["train"]
     rows = split_random(len(pool), shares, folds, fold, None if labels is None else labels[pool], "sample")
-    return {name: given[name] if name in given and name != "train" else pool[rows[name]] for name in SPLITS}
+    return {name: fixed[name] if name in fixed and name != "train" else pool[rows[name]] for name in SPLITS}

@@ -103,9 +103,9 @@ def split_folders(root: Path, names: list[str], otherwise: str) -> dict[str, str
     return by_split
 
 
-def described(found: dict[str, str]) -> str:
+def described(folders: dict[str, str]) -> str:
     """Describe the splits that are folders, for the run's header; "" if there are none."""
-    names = [f"{found[split]}/" for split in ("train", "val", "test") if split in found]
-    absent = [split for split in ("val", "test") if split not in found]
-    cut = f"; {' and '.join(absent)}: cut from {found['train']}/" if found and absent else ""
-    return f"the folders {', '.join(names)}{cut}" if found else ""
+    names = [f"{folders[split]}/" for split in ("train", "val", "test") if split in folders]
+    absent = [split for split in ("val", "test") if split not in folders]
+    cut = f"; {' and '.join(absent)}: cut from {folders['train']}/" if folders and absent else ""
+    return f"the folders {', '.join(names)}{cut}" if folders else ""

@@ -143,7 +143,7 @@ def _convolutional(
 
 
 def halvings(height: int, width: int) -> int:
-    """Number of times that both sides can be halved until the shorter is BASE or less, or one of them is odd."""
+    """Number of times that both sides can be halved before the shorter is at most BASE or one of them is odd."""
     times = 0
     while min(height, width) > BASE and height % 2 == 0 and width % 2 == 0:
         height, width, times = height // 2, width // 2, times + 1

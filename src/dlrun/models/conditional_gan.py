@@ -1,4 +1,4 @@
-"""A generator and a critic that both know the class of an image (Mirza and Osindero 2014, section 3.1).
+"""A generator and a critic that are both given the class of an image (Mirza and Osindero 2014, section 3.1).
 
 The paper has separate layers for noise and class, and maxout in the critic; here both are joined before the first
 layer.

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from dlrun.models.embedding import Embedding as EmbeddingLayer
 from dlrun.models.embedding import make_embedding
 from dlrun.models.layers import initialise
+from dlrun.output.report import Report
 from dlrun.spec import Tokens
 from dlrun.types import Embedding, Init, Size
 
@@ -33,7 +34,7 @@ class DensePerWord(nn.Module):
         self.embedding, self.layer, self.output = embedding, layer, output
         self.description = embedding.description
 
-    def report(self) -> dict:
+    def report(self) -> Report:
         """The embedding's files for the run's folder, at the end of a run."""
         return self.embedding.report()
 

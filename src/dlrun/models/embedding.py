@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dlrun.errors import UserError
 from dlrun.models.vectors import read_vectors, write_neighbours, write_similarity, write_vectors
+from dlrun.output.report import Report
 from dlrun.spec import Tokens
 from dlrun.types import Size
 
@@ -48,7 +49,7 @@ class Embedding(nn.Embedding):
         return super().forward(tokens.long() if tokens.is_floating_point() else tokens)
 
     @torch.no_grad()
-    def report(self) -> dict:
+    def report(self) -> Report:
         """The text files for the run's folder, by name."""
         words, files = self.words(), {}
         vectors = self.weight[4 : 4 + len(words)].float().cpu()
@@ -58,7 +59,7 @@ class Embedding(nn.Embedding):
             files["similarity.csv"] = write_similarity(self.embed.pairs, words, vectors)
         if self.embed.save:
             files["vectors.txt"] = write_vectors(words, vectors)
-        return {"files": files}
+        return Report(files=files)
 
 
 def make_embedding(spec: Tokens, embed: Embed, init: str) -> Embedding:

@@ -63,7 +63,7 @@ class GuessingCritic(nn.Module):
 
 
 def uniform(z: Tensor) -> Tensor:
-    """Numbers drawn from N(0, 1) as numbers that are uniform in (-1, 1): twice the normal distribution less 1."""
+    """Map numbers drawn from N(0, 1) to uniform ones in (-1, 1): 2 F(x) - 1, with the normal distribution F."""
     return torch.erf(z * 0.5**0.5)
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
 
 from torch import Tensor, nn
+
+from dlrun.output.report import Report
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class Options:
     """The optional members of a network, by their names there, each with the value of a network without it.
 
     description: text for the header, after the number of parameters, such as "; 27 of 9,996 words have a vector".
-    report: returns the network's own results at the end of a run (figures, files, numbers), as `Task.report` does.
+    report: returns the network's own results at the end of a run.
     auxiliary: the weight of the losses of the auxiliary heads, if it returns a tuple of outputs in training.
     BACKBONE: name prefixes of the layers that other networks share; `init=` loads these whatever head follows them.
     observe: adds observations (B, features) to a policy's running statistics.
@@ -21,7 +22,7 @@ class Options:
     """
 
     description: str = ""
-    report: Callable[[], dict[str, Any]] | None = None
+    report: Callable[[], Report] | None = None
     auxiliary: float = 0.0
     BACKBONE: tuple[str, ...] = ()
     observe: Callable[[Tensor], None] | None = None

@@ -22,7 +22,7 @@ class Point(nn.Module):
 
 
 def point(spec: Function, *, starts: list[list[float]]) -> Point:
-    """Points at these coordinates. Each moves by itself."""
+    """Points at these coordinates, each of which moves independently."""
     wrong = [start for start in starts if len(start) != spec.features]
     if wrong or not starts:
         raise UserError(

@@ -7,6 +7,7 @@ to 2,048; with 0.4 W they shrink from 0.8 to 0.086. The gradient of the first st
 import torch
 from torch import Tensor, nn
 
+from dlrun.output.report import Report
 from dlrun.spec import Image, Table
 from dlrun.types import Few, Positive
 
@@ -27,11 +28,11 @@ class Recurrence(nn.Module):
             h = h @ self.weight  # (B, features)
         return self.output(h)
 
-    def report(self) -> dict:
+    def report(self) -> Report:
         """The norms of the matrix's powers before and after training."""
         after = norms_of_powers(self.weight.detach().cpu(), self.times)
         norms = {"norm of W^k before training": self.before, "norm of W^k after it": after}
-        return {"lines": {"norms": norms}, "norms": norms}
+        return Report(lines={"norms": norms}, numbers={"norms": norms})
 
 
 def norms_of_powers(matrix: Tensor, times: int) -> list[float]:

@@ -15,6 +15,7 @@ from dlrun.models.embedding import make_embedding
 from dlrun.models.layers import initialise
 from dlrun.models.options import options_of
 from dlrun.models.recurrence import unroll
+from dlrun.output.report import Report
 from dlrun.spec import Series, Tokens
 from dlrun.types import Embedding, Probability, Range, Size
 
@@ -37,9 +38,9 @@ class Recurrent(nn.Module):
         self.head, self.mask_padding, self.is_fused = head, mask_padding, is_fused
         self.description = options_of(embedding).description
 
-    def report(self) -> dict:
+    def report(self) -> Report:
         """The embedding's files for the run's folder, at the end of a run."""
-        return self.embedding.report() if isinstance(self.embedding, EmbeddingLayer) else {}
+        return self.embedding.report() if isinstance(self.embedding, EmbeddingLayer) else Report()
 
     def forward(self, tokens: Tensor) -> Tensor:
         lengths = read = None

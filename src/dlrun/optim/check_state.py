@@ -1,4 +1,4 @@
-"""Whether the state of an optimizer that was read from a checkpoint fits the weights."""
+"""Check that an optimizer's state from a checkpoint fits the weights."""
 
 from torch import Tensor
 from torch.optim import Optimizer

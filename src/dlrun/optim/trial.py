@@ -1,4 +1,4 @@
-"""Try an optimizer and a schedule of the user's own on nothing, so that a broken one is refused before data is read."""
+"""Try the user's own optimizer and schedule without data, so that a broken one is refused before data is read."""
 
 from functools import partial
 from math import isfinite
@@ -16,7 +16,7 @@ OWN = "  expected a torch.optim.Optimizer whose groups have an lr and whose step
 
 
 def try_optimizer(make: "partial[Optimizer]", kinds: dict[str, dict[str, float]] | None) -> None:
-    """Make it for a layer of 3 x 2 weights and take two steps. kinds: see Update. Raises UserError if that fails."""
+    """Make the optimizer for a layer of 3 x 2 weights and take two steps. kinds: see Update. Raises UserError."""
     name = f"optimizer={make.func.__module__}.{make.func.__name__}"
     with torch.random.fork_rng(devices=[]):  # the run's own numbers stay as they are
         net = nn.Linear(3, 2)
@@ -40,7 +40,7 @@ def try_optimizer(make: "partial[Optimizer]", kinds: dict[str, dict[str, float]]
 
 
 def try_schedule(schedule: "partial[float]", epochs: int) -> None:
-    """Call it at the start, in the middle and in the last step of a run. Raises UserError if that fails."""
+    """Call the schedule at the start, in the middle and at the last step of a run. Raises UserError if that fails."""
     name = f"schedule={schedule.func.__module__}.{schedule.func.__name__}"
     for step in (0, 50 * epochs, 100 * epochs - 1):
         clock = Clock(0, epochs, 100, step=step, epoch=step // 100)

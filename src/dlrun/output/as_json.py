@@ -1,4 +1,4 @@
-"""Valid JSON with readable letters: no NaN, and no escapes for other alphabets. Imports no torch."""
+"""Valid, readable JSON: no NaN, and no escapes for letters of other alphabets. Imports no torch."""
 
 import json
 import math
@@ -15,7 +15,7 @@ def finite(value: object) -> object: ...
 
 
 def finite(value: object) -> object:
-    """A copy of nested values with None instead of nan and inf, which JSON lacks."""
+    """Copy nested values with None in place of nan and inf, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -29,7 +29,7 @@ class Board:
         self.purged: list[dict[str, float]] = []
 
     def rewind(self, step: int, rows: list[dict[str, float]]) -> None:
-        """Have TensorBoard drop the points from a step on. Those of `rows` are drawn again."""
+        """Make TensorBoard drop the points from a step on, and draw those of `rows` again."""
         self.purge_step, self.purged = step, [row for row in rows if row[self.axis] >= step]
 
     def writer(self) -> events.EventFile:

@@ -60,7 +60,7 @@ def save(path: Path, state: dict) -> None:
 
 
 def recovery_hint(folder: Path, first: str = "") -> str:
-    """Say how to continue a run that was cut short: resume it if it has a checkpoint, else start it again.
+    """Explain how to continue an interrupted run: resume it if it has a checkpoint, else start it again.
 
     first: an instruction to put before that, such as MAKE_ROOM.
     """

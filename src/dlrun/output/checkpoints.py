@@ -60,11 +60,11 @@ class Checkpoints:
         except BaseException as error:  # `wait` raises it in the training thread
             self.error = error
 
-    def forget_epochs(self, kept: set[int]) -> None:
+    def forget_epochs(self, epochs: set[int]) -> None:
         """Remove the files of all other epochs."""
         for path in self.folder.glob("epoch_*.ckpt"):
             number = path.stem.removeprefix("epoch_")
-            if number.isdecimal() and int(number) not in kept:
+            if number.isdecimal() and int(number) not in epochs:
                 path.unlink(missing_ok=True)
 
     def write_tested(self, best: dict, steps: int) -> None:
@@ -107,7 +107,7 @@ class Checkpoints:
             raise error
 
     def load_last(self, run: str | None = None) -> tuple[dict, str]:
-        """The newest checkpoint that is whole and of this run, and why it is not `last` ("" if it is).
+        """Return the newest intact checkpoint of this run, and why it is not `last` ("" if it is).
 
         `incoming` exists if the run was killed after writing a checkpoint and before renaming it to `last`. Raises
         CheckpointError if there is none.

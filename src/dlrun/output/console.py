@@ -112,7 +112,7 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float | int | None) -> str:
-    """A number in about four significant digits; nan and inf as such. None, their stand-in in JSON, becomes nan."""
+    """Format a number in about four significant digits. nan and inf stay; None, their stand-in in JSON, becomes nan."""
     if value is None:
         return "nan"
     if isinstance(value, int):  # a count

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlrun.output.drawing import COLOURS, TRAIN, drawable, new_grid, plain_ticks
+from dlrun.output.figures import COLOURS, TRAIN, drawable, new_grid, plain_ticks
 from dlrun.output.panels import draw_image
 
 if TYPE_CHECKING:

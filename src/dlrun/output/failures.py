@@ -15,7 +15,7 @@ UNWRITABLE = {getattr(errno, n) for n in ("ENOSPC", "EDQUOT", "EROFS", "EACCES",
 
 
 class OutOfMemory(UserError):
-    """There is less memory than a run needs."""
+    """A run needs more memory than there is."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The whole terminal for a live view, given back as it was: after a key, Ctrl-C, Ctrl-Z or a signal. No torch here."""
+"""Use the whole terminal for a live view, and restore it after a key, Ctrl-C, Ctrl-Z or a signal. No torch here."""
 
 import os
 import select
@@ -66,7 +66,7 @@ class FullScreen:
             termios.tcsetattr(self.keyboard, termios.TCSADRAIN, self.saved)
 
     def _pause(self, number: int, frame: FrameType | None) -> None:
-        """Ctrl-Z: give the terminal back while the process is stopped."""
+        """On Ctrl-Z, restore the terminal while the process is stopped."""
         self._give_back()
         os.kill(os.getpid(), signal.SIGSTOP)
         self._take()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlrun.output.drawing import COLOURS, DARK, GREY, drawable, ink, new_figure, new_grid, short
+from dlrun.output.figures import COLOURS, DARK, GREY, drawable, ink, new_figure, new_grid, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

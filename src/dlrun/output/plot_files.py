@@ -4,11 +4,12 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlrun.errors import first_line
-from dlrun.output import drawing, plots, video
+from dlrun.output import figures, plots, video
 from dlrun.output.board import Board
+from dlrun.output.report import Report
 from dlrun.output.written import write_whole
 
 if TYPE_CHECKING:
@@ -25,17 +26,13 @@ class PlotFiles:
         self.figures: dict[str, Callable[[], Figure]] = {}
         self.videos: dict[str, Callable[[], Video | str | None]] = {}
 
-    def take(self, report: dict[str, Any]) -> None:
-        """Take the figures, lines and videos out of a report.
+    def take(self, report: Report) -> None:
+        """Keep the figures, lines and videos of a report."""
+        self.figures |= report.figures
+        self.figures |= {name: partial(plots.lines, series) for name, series in report.lines.items()}
+        self.videos |= report.videos
 
-        figures: functions that return a matplotlib figure, by name. lines: by plot, lists of numbers by label. videos:
-        by name, functions that return frames and frames per second, or the reason why there are none.
-        """
-        self.figures |= report.pop("figures", {})
-        self.figures |= {name: partial(plots.lines, series) for name, series in report.pop("lines", {}).items()}
-        self.videos |= report.pop("videos", {})
-
-    def draw(self, global_step: int, labels: Sequence[str] = ()) -> None:
+    def write(self, global_step: int, labels: Sequence[str] = ()) -> None:
         """Write the figures and videos, and the epochs' preview images as a strip and an animation.
 
         labels: names of the classes. Names that no font can draw become numbers, explained in plots/classes.txt. A
@@ -64,7 +61,7 @@ class PlotFiles:
             self.print(f"no plots/{name}: {reason}")
 
     def _write_key(self, labels: Sequence[str]) -> None:
-        if key := drawing.key(labels):
+        if key := figures.key(labels):
             path = self.folder / "classes.txt"
             write_whole(path, key + "\n")
             self.print(f"no installed font can draw the names of all classes: the plots show numbers, see {path}")
@@ -75,7 +72,7 @@ class PlotFiles:
 
         path = self.folder / f"{name}.png"
         temporary = path.with_suffix(".tmp")  # the plot of an earlier session stays whole until it is replaced
-        pixels = drawing.render(figure)
+        pixels = figures.render(figure)
         Image.fromarray(pixels).save(temporary, "png", dpi=(110, 110))
         os.replace(temporary, path)
         self.board.add_image(f"plots/{name}", path, global_step)

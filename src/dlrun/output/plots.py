@@ -1,4 +1,4 @@
-"""Plots of results. Each function returns a matplotlib figure; drawing.py renders it."""
+"""Plots of results. Each function returns a matplotlib figure; figures.py renders it."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlrun.output.drawing import COLOURS, DARK, GOOD, GREY, TRAIN, VAL, drawable, ink, new_figure, plain_ticks, scaled
+from dlrun.output.figures import COLOURS, DARK, GOOD, GREY, TRAIN, VAL, drawable, ink, new_figure, plain_ticks, scaled
 from dlrun.output.rows import is_of_tensor
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlrun.output.drawing import COLOURS, DARK, GREY, TRAIN, VAL, drawable, new_figure, plain_ticks
+from dlrun.output.figures import COLOURS, DARK, GREY, TRAIN, VAL, drawable, new_figure, plain_ticks
 from dlrun.spec import Columns, Series, Table
 
 if TYPE_CHECKING:

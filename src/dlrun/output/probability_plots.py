@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlrun.output.drawing import GREY, TRAIN, VAL, drawable, new_figure
+from dlrun.output.figures import GREY, TRAIN, VAL, drawable, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

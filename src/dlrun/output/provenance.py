@@ -16,7 +16,7 @@ MOST = 2**20  # bytes of a patch
 SECONDS = 20  # that git may take
 SAFE = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
 DIFF = [*SAFE, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-relative", "--ignore-submodules=dirty"]
-UNTOLD = "# The checkout's changes could not be told: it has submodules, or filters that git would run"
+UNTOLD = "# Changes in the checkout are unknown: git failed, or would have run its filters or entered its submodules"
 
 
 def write_environment(folder: Path, commit: str = "") -> None:
@@ -49,10 +49,10 @@ def packages() -> list[str]:
 def git_commit() -> str | None:
     """The commit checked out in the working folder; None without git.
 
-    It ends with a "+" if there are uncommitted changes, with a "?" if that cannot be told. The folder may be untrusted
-    and git runs programs that .git/config names, so hooks and fsmonitor are disabled. If it defines filters or another
-    work tree, the check for changes (which would run them) is left out. Nor is it made in submodules, whose own
-    settings git would follow there; only their commits are compared.
+    It ends in "+" if there are uncommitted changes, and in "?" if that is unknown. The folder may be untrusted, and git
+    runs programs that .git/config names, so hooks and fsmonitor are disabled. If it defines filters or another work
+    tree, the check for changes is left out, since it would run them. Submodules are not entered, since git would follow
+    their own settings there; only their commits are compared.
     """
     commit = _stdout_of([*SAFE, "rev-parse", "--verify", "HEAD"])
     if commit is None:

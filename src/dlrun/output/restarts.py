@@ -1,4 +1,4 @@
-"""Restarts: a run whose process died is resumed by the next one, which finds the folder in a note."""
+"""Restarts: if a process of a run dies, the next one finds the run's folder in a note and resumes it."""
 
 import os
 import socket

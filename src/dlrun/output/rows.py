@@ -22,7 +22,7 @@ def parse_row(line: bytes | str) -> dict[str, int | float | None]:
 
 
 def is_of_tensor(name: str) -> bool:
-    """Whether a metric is the norm of one tensor's gradient; others may have a slash in their names, too."""
+    """Whether a metric is the gradient norm of one tensor. Other metrics may have a slash in their names, too."""
     return name.startswith(("grad/", "clipped/"))
 
 

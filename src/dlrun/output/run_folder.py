@@ -19,6 +19,7 @@ from dlrun.output.board import Board
 from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.plot_files import PlotFiles
 from dlrun.output.provenance import SECONDS, ChangesWriter, write_environment
+from dlrun.output.report import Report
 from dlrun.output.rows import parse_row
 from dlrun.output.terminal import write
 from dlrun.output.tracking import WAIT, Tracking
@@ -96,10 +97,10 @@ class RunFolder:
     def note_changes(self, before: dict, changes: Mapping[str, tuple[object, object]], step: int) -> None:
         """Add to the summary the changes of a resume that change the bits. before: the summary as it was."""
         earlier = before.get("changes")
-        found = list(earlier) if isinstance(earlier, list) else []
-        found += [{"step": step, "key": key, "from": old, "to": new} for key, (old, new) in changes.items()]
-        if found:
-            self.facts["changes"] = found
+        noted = list(earlier) if isinstance(earlier, list) else []
+        noted += [{"step": step, "key": key, "from": old, "to": new} for key, (old, new) in changes.items()]
+        if noted:
+            self.facts["changes"] = noted
 
     def read_back(self, num_rows: int) -> None:
         """Read the first `num_rows` rows of metrics.jsonl, which a checkpoint relies on. Writes nothing.
@@ -192,16 +193,15 @@ class RunFolder:
         waits = {name: float(node.get("wait_seconds", WAIT)) for name, node in section.items()}
         self.tracking = Tracking(self.folder, waits)
 
-    def write_report(self, report: dict[str, Any]) -> dict[str, object]:
-        """Write the parts of a report that do not belong in the summary; return the rest.
+    def write_report(self, report: Report) -> dict[str, object]:
+        """Write the files of a report, and its large matrices as <name>.npz; return its other numbers.
 
-        "files" (texts by file name) are written at once, and large matrices as <name>.npz. "figures", "lines" and
-        "videos" are kept for `draw` (output/plot_files.py).
+        Its figures and videos are kept for `write_plots` (output/plot_files.py).
         """
-        for name, text in report.pop("files", {}).items():
+        for name, text in report.files.items():
             write_whole(self.folder / name, text)
         self.plots.take(report)
-        return {name: self._as_lists(name, value) for name, value in report.items()}
+        return {name: self._as_lists(name, value) for name, value in report.numbers.items()}
 
     def _as_lists(self, name: str, value: object) -> object:
         """A matrix as nested lists, or the name of the file that a large one is written to; other values unchanged."""
@@ -213,9 +213,9 @@ class RunFolder:
         numpy.savez_compressed(self.folder / f"{name}.npz", **arrays)
         return f"{name}.npz"
 
-    def draw(self, global_step: int, labels: Sequence[str] = ()) -> None:
+    def write_plots(self, global_step: int, labels: Sequence[str] = ()) -> None:
         """Write plots/. labels: names of the classes."""
-        self.plots.draw(global_step, labels)
+        self.plots.write(global_step, labels)
 
     def close(self) -> None:
         """Close the log, the metrics and TensorBoard's writer."""

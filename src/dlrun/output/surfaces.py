@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dlrun.output.drawing import COLOURS, DARK, GREY, TRAIN, VAL, new_figure, plain_ticks, scaled, short
+from dlrun.output.figures import COLOURS, DARK, GREY, TRAIN, VAL, new_figure, plain_ticks, scaled, short
 from dlrun.spec import Function
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def contours(spec: Function, paths: np.ndarray) -> "Figure":
 
 
 def _once(axes: "Axes", label: str) -> str:
-    """A label for the first of several equal things; "_" hides those of the others."""
+    """Label only the first of several equal items; "_" hides the other labels."""
     return "_" if label in axes.get_legend_handles_labels()[1] else label
 
 

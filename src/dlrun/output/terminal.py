@@ -19,7 +19,7 @@ def open_streams() -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Redirect a stream to the null device, with what is left in its buffer."""
+    """Redirect a stream, with the content of its buffer, to the null device."""
     with suppress(OSError, ValueError), open(os.devnull, "w") as null:
         os.dup2(null.fileno(), stream.fileno())
 

@@ -49,7 +49,7 @@ class Tracking:
                 )
 
     def close(self) -> list[str]:
-        """Wait a moment for the trackers. Return a line for each that failed, and one for all that are not done yet."""
+        """Wait a moment for the trackers. Return a line for each that failed, and one for those still sending."""
         began, lines, late = time.monotonic(), [], []
         for process in self.processes.values():
             set_nice_of_group(0, process.pid)  # the run, which had precedence, is over

@@ -39,8 +39,8 @@ def baseline(folder: Path, as_json: bool, seed: int = 0) -> Iterator[str]:
         run.load_data()
         simple = scores(run.sample_data, spec, seed)
     tested = run.summary.get("test")
-    own = {name: tested.get(f"test/{name}") for name in simple["trivial"]} if isinstance(tested, dict) else {}
-    by_model: dict[str, Mapping[str, float | None]] = {str(run.names.get("model")): own, **simple}
+    of_run = {name: tested.get(f"test/{name}") for name in simple["trivial"]} if isinstance(tested, dict) else {}
+    by_model: dict[str, Mapping[str, float | None]] = {str(run.names.get("model")): of_run, **simple}
     if as_json:
         yield json_line({"run": str(folder), "test": by_model})
         return

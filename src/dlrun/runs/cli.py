@@ -102,10 +102,10 @@ def _predict(args: argparse.Namespace) -> Iterable[str]:
     """Print a finished run's predictions, one line each; images that it generates are written to a folder."""
     from dlrun.runs.predict import Inputs, predict
 
-    given = Inputs(args.inputs, args.fit, args.samples, args.latent, args.episodes, args.seed)
+    request = Inputs(args.inputs, args.fit, args.samples, args.latent, args.episodes, args.seed)
     out = Path(args.out) if args.out else None
     is_csv = args.format == "csv" or args.format is None and out is not None and out.suffix.lower() == ".csv"
-    return predict(_folder(args.run, args), given, args.device, out, is_csv)
+    return predict(_folder(args.run, args), request, args.device, out, is_csv)
 
 
 def _explain(args: argparse.Namespace) -> Iterable[str]:
@@ -166,10 +166,10 @@ def _importance(args: argparse.Namespace) -> Iterable[str]:
 
 def _draw(args: argparse.Namespace) -> Iterable[str]:
     """Draw the plots of a finished run from its folder and its data."""
-    from dlrun.train.drawing import draw_finished
+    from dlrun.train.plotting import plot_finished
 
     folder = _folder(args.run, args)
-    return [f"{folder / 'plots' / name}" for name in draw_finished(folder)]
+    return [f"{folder / 'plots' / name}" for name in plot_finished(folder)]
 
 
 def _report(args: argparse.Namespace) -> Iterable[str]:

@@ -49,7 +49,7 @@ def compare(folders: list[Path], metrics: list[str] | None, out: Path, is_json: 
     different = differences(folders)
     from PIL import Image
 
-    from dlrun.output.drawing import render
+    from dlrun.output.figures import render
 
     pixels = render(lambda: curves(rows, names, labels(folders, different)))
     with whole(out) as temporary:
@@ -149,7 +149,7 @@ def cells(folders: list[Path], different: dict[str, list[str]]) -> list[list[str
 
 def curves(rows: list[list[dict]], names: list[str], legend: list[str]) -> "Figure":
     """Draw a panel per metric. A run has the same colour in all panels."""
-    from dlrun.output.drawing import COLOURS, drawable, new_figure, plain_ticks, scaled
+    from dlrun.output.figures import COLOURS, drawable, new_figure, plain_ticks, scaled
 
     figure, panels = new_figure(5.2 * len(names), 4.0 + 0.22 * -(-len(legend) // min(2, len(names))), len(names))
     legend = drawable(legend, [word.encode("ascii", "backslashreplace").decode() for word in legend], LEGEND)

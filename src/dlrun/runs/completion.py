@@ -61,7 +61,7 @@ def _values(action: argparse.Action, words: Sequence[str], before: Sequence[str]
     """List the values of an argument. before: the positional ones typed so far."""
     if action.choices is not None:
         return list(action.choices)
-    found = {
+    listings = {
         "run": lambda: _runs(words, action),
         "runs": lambda: _runs(words, action),
         "format": lambda: list(FORMATS),
@@ -71,7 +71,7 @@ def _values(action: argparse.Action, words: Sequence[str], before: Sequence[str]
         "name": _data_sets,
         "overrides": lambda: _overrides(words, before),
     }
-    listed: Callable[[], list[str]] = found.get(action.dest, list)
+    listed: Callable[[], list[str]] = listings.get(action.dest, list)
     return listed()
 
 
@@ -120,8 +120,8 @@ def _overrides(words: Sequence[str], before: Sequence[str]) -> list[str]:
     is_run, (key, equals, _) = command == "evaluate", word.partition("=")
     config = _config(words, before, is_run)
     if not equals:
-        found = [name for name in keys(word, config) if name.startswith(("data.", "data_dir="))]
-        return [*found, *(["split=", "data=", "data."] if is_run else ["data."])]
+        names = [name for name in keys(word, config) if name.startswith(("data.", "data_dir="))]
+        return [*names, *(["split=", "data=", "data."] if is_run else ["data."])]
     named = {"split": list(SPLITS), "data": _data_sets()} if is_run else {}
     return [f"{key}={value}" for value in named.get(key) or values(key, config)]
 

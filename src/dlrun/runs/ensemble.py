@@ -46,7 +46,7 @@ class Ensemble(nn.Module):
 
 
 def finished(folders: Sequence[Path]) -> list[Path]:
-    """The finished runs of these. Raises UserError if there are fewer than two."""
+    """Return those of the runs that have finished. Raises UserError if there are fewer than two."""
     finished_runs = [folder for folder in folders if read_summary(folder).get("status") == "finished"]
     if len(finished_runs) < 2:
         raise UserError(
@@ -92,7 +92,7 @@ def export_ensemble(folders: Sequence[Path], out: Path) -> Iterator[str]:
 
 
 def ensemble(folders: Sequence[Path], split: str, device: str | None, is_json: bool) -> list[str]:
-    """Lines with the metrics of the runs' mean prediction, beside those of the runs alone."""
+    """Return lines with the metrics of the runs' mean prediction, and of each run."""
     chosen = finished(folders)
     with within_memory():
         run = assembled(chosen, {"trainer.device": device} if device else {})

@@ -35,7 +35,7 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
 
 
 def exported(run: FinishedRun, form: str, out: Path) -> Iterator[str]:
-    """As `export`, of a run that was rebuilt with FP32."""
+    """Export a run that was rebuilt with FP32; see `export`."""
     with within_memory():
         way = run.task.accepts[0]
         graph = Graph(run, way).eval()
@@ -153,9 +153,9 @@ def batches(samples: Tensor) -> list[Tensor]:
     return [batch for batch in (samples[:1], samples[1:3], samples[3:]) if len(batch)]
 
 
-def compare(found: list[Tensor], wanted: list[Tensor], form: str) -> float:
+def compare(outputs: list[Tensor], wanted: list[Tensor], form: str) -> float:
     """Return the largest difference, relative for numbers above 1. Raises UserError if it exceeds TOLERANCE."""
-    pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(found, wanted, strict=True)]
+    pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(outputs, wanted, strict=True)]
     if any(a.shape != b.shape for a, b in pairs):
         raise UserError(
             f"the {form} file returns another shape than the run: it was not kept\n  expected the same outputs"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlrun.config.saved import own_config, require_finished
-from dlrun.config.signatures import mismatch
+from dlrun.config.values import mismatch
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json as json_line
 from dlrun.output.console import number, table
@@ -100,7 +100,7 @@ def columns_of(data: "SampleData", spec: Table | Columns) -> dict[str, list[int]
 
 
 def scores(task: "Task", data: "SampleData", columns: dict[str, list[int]], repeats: int) -> Scores:
-    """The goal's metric on the test split: as it is under "", and with each column shuffled `repeats` times."""
+    """The goal's metric on the test split: unshuffled (under ""), and with each column shuffled `repeats` times."""
     import torch
 
     from dlrun.seeds import generator
@@ -125,14 +125,14 @@ def scores(task: "Task", data: "SampleData", columns: dict[str, list[int]], repe
 def _draw(folder: Path, goal: str, worse: Scores) -> None:
     from PIL import Image
 
-    from dlrun.output.drawing import render
+    from dlrun.output.figures import render
 
     folder.mkdir(exist_ok=True)
     Image.fromarray(render(partial(_bars, goal, worse))).save(folder / "importance.png")
 
 
 def _bars(goal: str, worse: Scores) -> "Figure":
-    from dlrun.output.drawing import GREY, TRAIN, drawable, new_figure
+    from dlrun.output.figures import GREY, TRAIN, drawable, new_figure
 
     names = list(worse)[::-1]
     figure, axes = new_figure(6.4, max(2.4, 0.26 * len(names) + 1.2))

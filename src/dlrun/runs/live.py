@@ -31,7 +31,7 @@ def stamp(path: Path) -> Stamp | None:
 
 
 class Folders:
-    """Lists folders again as often as SHARE allows, at least every LATEST seconds: thousands of runs take a while."""
+    """Lists folders again for at most SHARE of the time, but at least every LATEST seconds: thousands take a while."""
 
     def __init__(self, find: Callable[[], list[Path]]) -> None:
         self.find, self.folders, self.due = find, list[Path](), 0.0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from dlrun.config.saved import own_config, require_finished
-from dlrun.config.signatures import mismatch
+from dlrun.config.values import mismatch
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.folders import require_plain
@@ -46,16 +46,16 @@ class Inputs:
     seed: int = 0
 
 
-def predict(folder: Path, given: Inputs, device: str | None, out: Path | None, csv: bool) -> Iterator[str]:
+def predict(folder: Path, query: Inputs, device: str | None, out: Path | None, csv: bool) -> Iterator[str]:
     """Yield lines of JSON or CSV, or one line about the file with them. Raises UserError for wrong inputs.
 
     device: null for the run's own. out: the file for the lines, or the folder for images.
     """
     for name in ("samples", "episodes"):
-        if (count := getattr(given, name)) is not None and (expected := mismatch(count, Size)):
+        if (count := getattr(query, name)) is not None and (expected := mismatch(count, Size)):
             raise UserError(f"--{name} {count}: expected {expected}")
-    if expected := mismatch(given.seed, Index):
-        raise UserError(f"--seed {given.seed}: expected {expected}")
+    if expected := mismatch(query.seed, Index):
+        raise UserError(f"--seed {query.seed}: expected {expected}")
     require_finished(folder)
     own_config(folder)  # report its errors before torch is imported
     from dlrun.output.failures import within_memory
@@ -63,12 +63,12 @@ def predict(folder: Path, given: Inputs, device: str | None, out: Path | None, c
 
     with within_memory():
         run = FinishedRun(folder, {"trainer.device": device} if device else {})
-        if not (given.inputs or given.samples or given.latent or given.episodes) and "latent" in run.task.accepts:
-            given = replace(given, samples=run.task.num_samples)  # as many as the task draws
-        way = _way(run, given)
+        if not (query.inputs or query.samples or query.latent or query.episodes) and "latent" in run.task.accepts:
+            query = replace(query, samples=run.task.num_samples)  # as many as the task draws
+        way = _way(run, query)
         spec = run.data.spec
         makes_images = isinstance(spec, Mask) or way == "images" or way == "latent" and len(spec.shape) == 3
-        records = map(finite, _records(run, way, given, csv, out if makes_images else None))
+        records = map(finite, _records(run, way, query, csv, out if makes_images else None))
         # a table is written as the run's was, so that it can be predicted from again
         form = run.table_data.form if csv and isinstance(spec, Columns) else None
         separator, has_head = (form.separator or ",", form.header) if form else (",", True)
@@ -79,13 +79,13 @@ def predict(folder: Path, given: Inputs, device: str | None, out: Path | None, c
             yield from lines
 
 
-def _way(run: "FinishedRun", given: Inputs) -> str:
+def _way(run: "FinishedRun", query: Inputs) -> str:
     """Return the kind of input among WAYS that the user gave. Raises UserError unless it is one that the run takes."""
-    sources = {"episodes": given.episodes, "latent": given.samples or given.latent, "inputs": given.inputs}
+    sources = {"episodes": query.episodes, "latent": query.samples or query.latent, "inputs": query.inputs}
     used = [name for name, value in sources.items() if value]
     takes = run.task.accepts
     expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)
-    if len(used) != 1 or given.samples and given.latent:
+    if len(used) != 1 or query.samples and query.latent:
         problem = "no inputs to predict from" if not used else "several kinds of inputs"
         raise UserError(f"{problem}\n  this run ({run.names.get('model')}) takes {expected}")
     way = "images" if used == ["inputs"] and "images" in takes else used[0]
@@ -105,22 +105,22 @@ def kind(spec: Spec) -> str:
     return "texts" if isinstance(spec, Tokens) else "rows of numbers"
 
 
-def _records(run: "FinishedRun", way: str, given: Inputs, is_flat: bool, out: Path | None) -> Iterator[dict]:
+def _records(run: "FinishedRun", way: str, query: Inputs, is_flat: bool, out: Path | None) -> Iterator[dict]:
     """Yield a record per prediction. out: the folder for images; None: `predictions` in the run's folder.
 
     is_flat: records of rows of a table are not nested.
     """
-    if way == "episodes" and given.episodes:
-        for i, (total, length) in enumerate(run.task.play(run.data, given.episodes, given.seed)):
+    if way == "episodes" and query.episodes:
+        for i, (total, length) in enumerate(run.task.play(run.data, query.episodes, query.seed)):
             yield {"episode": i, "return": total, "length": length}
         return
     if isinstance(run.data.spec, Columns):
-        yield from _table_records(run, given.inputs, is_flat)
+        yield from _table_records(run, query.inputs, is_flat)
         return
     if way == "latent":
-        batches = _codes(run, given)
+        batches = _codes(run, query)
     else:
-        batches = ((names, encode(run, way, values), {}) for names, values in batches_of(run, given))
+        batches = ((names, encode(run, way, values), {}) for names, values in batches_of(run, query))
     folder = out or run.folder / "predictions"
     if out is None:
         require_plain(run.folder)
@@ -167,21 +167,21 @@ def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":
     return next(rescaled(iter([(x, x)]), data, 0.0, 1.0))[0] if way == "images" else x
 
 
-def batches_of(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], object]]:
+def batches_of(run: "FinishedRun", query: Inputs) -> Iterator[tuple[list[str], object]]:
     """Yield (names, raw inputs) in batches of the size used for evaluation."""
     from dlrun.runs.input_rows import STDIN
 
-    pairs, join = _read(run, given)
+    pairs, join = _read(run, query)
     count = 0
     while batch := list(islice(pairs, run.sample_data.eval_batch_size)):
         yield [name for name, _ in batch], join([value for _, value in batch])
         count += len(batch)
     if not count:
-        where = ", ".join("standard input" if text == STDIN else text for text in given.inputs)
+        where = ", ".join("standard input" if text == STDIN else text for text in query.inputs)
         raise UserError(f"{where}: no inputs\n  expected {kind(run.data.spec)}")
 
 
-def _read(run: "FinishedRun", given: Inputs) -> tuple[Iterator[tuple[str, object]], Callable[[list], object]]:
+def _read(run: "FinishedRun", query: Inputs) -> tuple[Iterator[tuple[str, object]], Callable[[list], object]]:
     """Return an iterator over (name, raw input), and the function that joins raw inputs to a batch."""
     import numpy as np
     import torch
@@ -190,18 +190,18 @@ def _read(run: "FinishedRun", given: Inputs) -> tuple[Iterator[tuple[str, object
     from dlrun.runs import input_rows, inputs
 
     data, spec = run.data, run.data.spec
-    is_array = all(text.lower().endswith(input_rows.ARRAYS) for text in given.inputs)
+    is_array = all(text.lower().endswith(input_rows.ARRAYS) for text in query.inputs)
     if isinstance(data, ArraySet) and (is_array or isinstance(spec, Series)):
-        return input_rows.arrays(given.inputs, data), np.stack
+        return input_rows.arrays(query.inputs, data), np.stack
     if isinstance(spec, Series):
-        return input_rows.series(given.inputs, cast("SeriesFile", data)), torch.stack
+        return input_rows.series(query.inputs, cast("SeriesFile", data)), torch.stack
     if isinstance(spec, Image | Mask):
-        shape, fit, decoding = decoding_of(run, given.fit)
+        shape, fit, decoding = decoding_of(run, query.fit)
         form = getattr(data, "form", inputs.ListFormat())
-        return inputs.images(given.inputs, shape, fit, decoding, form), torch.stack
+        return inputs.images(query.inputs, shape, fit, decoding, form), torch.stack
     if isinstance(spec, Tokens):
-        return inputs.texts_as_trained(given.inputs, run.config["data"]), list
-    return input_rows.rows(given.inputs, cast(Table, spec)), np.array  # no other samples are inputs of a network
+        return inputs.texts_as_trained(query.inputs, run.config["data"]), list
+    return input_rows.rows(query.inputs, cast(Table, spec)), np.array  # no other samples are inputs of a network
 
 
 def decoding_of(run: "FinishedRun", is_fitted: bool) -> "tuple[tuple[int, int, int], str | None, Decoding]":
@@ -218,7 +218,7 @@ def decoding_of(run: "FinishedRun", is_fitted: bool) -> "tuple[tuple[int, int, i
     return shape, fit, inputs.Decoding(most, getattr(data, "levels", None))
 
 
-def _codes(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], "Tensor", dict]]:
+def _codes(run: "FinishedRun", query: Inputs) -> Iterator[tuple[list[str], "Tensor", dict]]:
     """Yield (names, codes (B, latent), extra fields), drawn with the seed or read from a file."""
     import torch
 
@@ -227,15 +227,15 @@ def _codes(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], "Tens
 
     device, size = run.device.torch_device, run.sample_data.eval_batch_size
     latent = cast(int, run.task.net.latent)
-    if given.samples:
-        z = torch.randn(given.samples, latent, generator=generator(device, 0, given.seed), device=device)
+    if query.samples:
+        z = torch.randn(query.samples, latent, generator=generator(device, 0, query.seed), device=device)
         for first in range(0, len(z), size):
             batch = z[first : first + size]
-            yield [f"sample_{first + i}_of_seed_{given.seed}" for i in range(len(batch))], batch, {"seed": given.seed}
+            yield [f"sample_{first + i}_of_seed_{query.seed}" for i in range(len(batch))], batch, {"seed": query.seed}
         return
-    codes, count = input_rows.rows([cast(str, given.latent)], Table(latent)), 0
+    codes, count = input_rows.rows([cast(str, query.latent)], Table(latent)), 0
     while rows := [row for _, row in islice(codes, size)]:
         yield [f"code_{count + i}" for i in range(len(rows))], torch.tensor(rows, device=device), {}
         count += len(rows)
     if not count:
-        raise UserError(f"--latent {given.latent}: it has no codes\n  expected rows of {latent} numbers")
+        raise UserError(f"--latent {query.latent}: it has no codes\n  expected rows of {latent} numbers")

@@ -35,7 +35,7 @@ def write_figures(figures: dict[str, Callable], folder: Path, stem: str = "") ->
     """Write <stem>_<name>.png for each figure, whole or not at all, and yield the paths."""
     from PIL.Image import fromarray
 
-    from dlrun.output.drawing import render
+    from dlrun.output.figures import render
 
     _make(folder)
     for name, make in figures.items():
@@ -77,19 +77,19 @@ def flat(record: dict) -> dict:
 
 
 def beside(columns: list[str], keys: list[str]) -> tuple[list[str], list[str]]:
-    """Return which columns of a table are kept, and names for a prediction's keys that none of them has.
+    """Return which columns of a table are kept, and names for a prediction's keys that differ from theirs.
 
     The last columns of a file that was written here are earlier predictions: they are not kept.
     """
-    for kept in (columns[: -len(keys)], columns):
+    for columns_kept in (columns[: -len(keys)], columns):
         names: list[str] = []
         for key in keys:
-            while key in kept or key in names:
+            while key in columns_kept or key in names:
                 key = f"predicted {key}"
             names.append(key)
-        if names == columns[len(kept) :]:
+        if names == columns[len(columns_kept) :]:
             break
-    return kept, names
+    return columns_kept, names
 
 
 def as_csv(records: Iterable[dict], separator: str = ",", has_head: bool = True) -> Iterator[str]:

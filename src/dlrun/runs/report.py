@@ -173,11 +173,11 @@ def _judged(run: "FinishedRun", data: "SampleData") -> list[tuple[str, str]]:
     names = (data.files("test") if hasattr(data, "files") else []) or [""] * len(y)
 
     def drawn(rows: list[int]) -> str:
-        kept = [batches[i // size][0][i % size : i % size + 1] for i in rows]
+        samples = [batches[i // size][0][i % size : i % size + 1] for i in rows]
         if isinstance(data.spec, Columns):
-            inputs = _rows(run.table_data.decode(torch.cat(kept))) if kept else []
+            inputs = _rows(run.table_data.decode(torch.cat(samples))) if samples else []
         else:
-            inputs = _inputs(data.spec, [decode(data, x)[0] for x in kept])
+            inputs = _inputs(data.spec, [decode(data, x)[0] for x in samples])
         cells = [page.sample(html, captions[i], bool(wrong[i]), names[i]) for i, html in zip(rows, inputs, strict=True)]
         return page.samples(cells, isinstance(data.spec, Image))
 

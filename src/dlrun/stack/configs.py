@@ -1,4 +1,4 @@
-"""The configs of the jobs of a stack, from that of the first, and the settings of their sweep."""
+"""The configs of a stack's jobs, made from that of the first job, and the settings of their sweep."""
 
 import sys
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def job_configs(composed: DictConfig, state: State, lead: int, numbers: Sequence
     hydra = container(OmegaConf.create({"hydra": HydraConfig.get()}), resolve=False)
     hydra["hydra"]["overrides"]["task"] = ["OVERRIDES"]
     hydra_text = OmegaConf.to_yaml(hydra)
-    base, parser, found = state.jobs[lead].overrides, OverridesParser.create(), {}
+    base, parser, configs = state.jobs[lead].overrides, OverridesParser.create(), {}
     differing = {key_of(o) for number in numbers for o in state.jobs[number].overrides if o not in base}
     for number in numbers:
         job, folder = state.jobs[number], state.run_folder(state.jobs[number])
@@ -69,5 +69,5 @@ def job_configs(composed: DictConfig, state: State, lead: int, numbers: Sequence
             "hydra": hydra_text.replace("    - OVERRIDES\n", indent(overrides, "    ")),
             "overrides": OmegaConf.to_yaml([*task, *config_flags(sys.argv[1:])]),
         }
-        found[number] = Config(values, chosen, texts)
-    return found
+        configs[number] = Config(values, chosen, texts)
+    return configs

@@ -1,4 +1,4 @@
-"""A parameter of one job that stands for those of all jobs, and the replacement of functions that get one."""
+"""A parameter of one job that stands for those of all jobs, and the functions that are called with one."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,7 @@ from dlrun.stack.functions import FUNCTIONS, NotStackable
 
 
 class Handle(torch.Tensor):
-    """One job's parameter or buffer, or what was computed from some, in place of those of all K jobs.
+    """Stands for one job's parameter or buffer, or a value computed from it, and holds those of all K jobs.
 
     stack: the values of all jobs (K, *shape). owner: for messages, such as "fc.weight of Linear".
     """

@@ -12,7 +12,7 @@ from dlrun.tasks.jobs import ArrayT, OneJob
 
 
 class Jobs(OneJob):
-    """K jobs, whose samples follow each other: (K * B, ...). It draws what each of them draws alone."""
+    """K jobs, concatenated along the batch: (K * B, ...). Each has the random numbers that it would draw alone."""
 
     def __init__(self, num: int, device: torch.device) -> None:
         self.num, self.shape, self.device = num, (num,), device

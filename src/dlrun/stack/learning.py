@@ -16,8 +16,9 @@ from dlrun.stack.axes import per_job
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.losses import ClassWeights, Losses, Penalties
 from dlrun.stack.net import StackedNet
+from dlrun.stack.pieces import ranges
 from dlrun.stack.play import Collectors, Replays, evaluate
-from dlrun.stack.update import StackedUpdate, backward, ranges
+from dlrun.stack.update import StackedUpdate, backward
 from dlrun.system.replay import StepReplay
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.rl.a2c import A2C
@@ -62,8 +63,8 @@ class Lockstep:
         elif len(set(settings)) > 1:
             raise NotStackable(f"the jobs differ in the keys of task={type(self.task).__name__.lower()}")
         if isinstance(self.task, RLTask):
-            players = cast("list[RLTask]", self.tasks)
-            self.task.collector = self.collectors = Collectors([each.collector for each in players], net.jobs)
+            rl_tasks = cast("list[RLTask]", self.tasks)
+            self.task.collector = self.collectors = Collectors([each.collector for each in rl_tasks], net.jobs)
             self.task.observe = self.observe  # type: ignore[method-assign]  # of all jobs
         if isinstance(self.task, DQN):
             learners = cast("list[DQN]", self.tasks)
@@ -113,8 +114,8 @@ class Lockstep:
 
     def observe(self, obs: Tensor) -> None:
         """RLTask.observe of each job."""
-        for task, own in zip(self.tasks, per_job(obs, self.net.jobs.num), strict=True):
-            cast(RLTask, task).observe(own)
+        for task, of_job in zip(self.tasks, per_job(obs, self.net.jobs.num), strict=True):
+            cast(RLTask, task).observe(of_job)
 
     def hand_back(self) -> None:
         """Copy back to the jobs the state that only the stack has changed, except networks and updates."""
@@ -123,11 +124,11 @@ class Lockstep:
 
     def diverged(self, clocks: Sequence[Clock]) -> dict[int, Diverged]:
         """The errors of the jobs, by their place in the stack, whose losses in the last step were not finite."""
-        found: dict[int, Diverged] = {}
+        errors: dict[int, Diverged] = {}
         for name, update in self.updates.items():
             for k in update.broken:
-                found.setdefault(k, self.tasks[k].named_updates()[name].diverged(update.values[k], clocks[k]))
-        return found
+                errors.setdefault(k, self.tasks[k].named_updates()[name].diverged(update.values[k], clocks[k]))
+        return errors
 
 
 def parts(data: SampleData, k: int) -> Iterator[Batch]:

@@ -26,8 +26,8 @@ class Collectors(Collector):
     def start(self, data: EnvData, clock: Clock) -> None:
         if self.envs is not None and clock.batch:
             return
-        for part, own in zip(self.parts, self.clocks, strict=True):
-            part.start(data, own)
+        for part, of_job in zip(self.parts, self.clocks, strict=True):
+            part.start(data, of_job)
         self.envs = joined([part.envs for part in self.parts if part.envs is not None])
         self.obs = np.concatenate([part.obs for part in self.parts])
         self.returns = np.concatenate([part.returns for part in self.parts])

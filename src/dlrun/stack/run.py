@@ -36,7 +36,7 @@ from dlrun.sweep.stacks import DECLINED, Verdict, halves, parse, stack_folder, w
 from dlrun.sweep.state import State, load_state
 from dlrun.system.machine import keep_threads
 from dlrun.system.signals import Signals
-from dlrun.train.drawing import draw_finished
+from dlrun.train.plotting import plot_finished
 from dlrun.train.session import Session
 from dlrun.train.start import locked, write_config
 
@@ -126,7 +126,7 @@ def draw_best(folders: Sequence[Path]) -> None:
         if best.get("value") is not None and summary.get("status") == "finished" and isinstance(scores, dict):
             scored.append((best["value"] * (1 if scores.get(best["metric"]) == "max" else -1), folder))
     if scored:
-        draw_finished(max(scored, key=lambda pair: pair[0])[1])
+        plot_finished(max(scored, key=lambda pair: pair[0])[1])
 
 
 def decline(sweep: Path, number: int, verdict: Verdict) -> NoReturn:
@@ -139,8 +139,8 @@ def load(checkpoints: Checkpoints, state: State) -> tuple[dict, int]:
     """The jobs' parts of the newest checkpoint, and the epoch of the last selection; none if there is no checkpoint."""
     if not checkpoints.folder.is_dir() or not any(checkpoints.folder.glob("*.ckpt")):
         return {}, 0
-    found = checkpoints.load_last(state.facts["id"])[0]
-    jobs, selected, known = found.get("jobs"), found.get("selected"), {str(job.number) for job in state.jobs}
+    checkpoint = checkpoints.load_last(state.facts["id"])[0]
+    jobs, selected, known = checkpoint.get("jobs"), checkpoint.get("selected"), {str(job.number) for job in state.jobs}
     if not isinstance(jobs, dict) or not jobs.keys() <= known or not isinstance(selected, int):
         raise CheckpointError(f"{checkpoints.folder} is not of this sweep: expected the folder as dl-run wrote it")
     return jobs, selected

@@ -1,4 +1,4 @@
-"""The jobs that train together: how they are stacked, saved, and how one leaves the others or takes over from one."""
+"""A stack: jobs that train as one network; how they are stacked, saved, removed and replaced."""
 
 import time
 from collections.abc import Sequence

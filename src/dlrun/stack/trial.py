@@ -52,7 +52,7 @@ def first_clocks(stack: Stack) -> list[list[Clock]]:
 
 
 def rehearse(stack: Stack, clocks: Sequence[Clock]) -> None:
-    """Take a step and make a checkpoint: what needs the most memory, so that its lack is known before the start."""
+    """Take a step and make a checkpoint, which need the most memory: too little is then noticed before the start."""
     batch = next(stack.learner.batches([job.session.data for job in stack.jobs], clocks))
     stack.learner.step(batch, clocks)
     torch.save(stack.parts()[0], BytesIO())

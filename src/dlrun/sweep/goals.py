@@ -79,7 +79,7 @@ def settings(jobs: list[Job]) -> list[Setting]:
 
 
 def best_settings(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Setting]:
-    """Return the setting with the best mean over its seeds and folds, so that no lucky one decides.
+    """Return the setting with the best mean over its seeds and folds, so that no single lucky job decides.
 
     With several goals: the Pareto front, the settings that no other beats in all. Only those settings are compared that
     have the most finished jobs. They have no other jobs: a refused or failed one is not part of what was measured.

@@ -1,7 +1,7 @@
 """Successive halving of jobs that train together (Jamieson and Talwalkar 2016, algorithm 1).
 
-As sweep.pruner=asha does for jobs that train one by one, but of all jobs at the same time, so that none is kept because
-it came first.
+Like sweep.pruner=asha for jobs that train one by one, but all jobs are compared at the same epoch, so none is favoured
+for finishing it first.
 """
 
 from collections.abc import Mapping

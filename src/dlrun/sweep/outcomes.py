@@ -62,7 +62,7 @@ def record(job: Job, folder: Path, code: int, wanted: Sequence[tuple[str, str]] 
 
 
 def own_end(folder: Path, code: int, asked: str | None) -> tuple[int, str | None]:
-    """The exit code of a job of a stack if it had run alone, and the reason why it was asked to end, by its summary.
+    """The exit code that a stack's job would have had alone, and why it was asked to end, from its summary.
 
     code, asked: those of the stack.
     """

@@ -76,7 +76,7 @@ def check(settings: Population, axes: list[Axis], epochs: int) -> None:
             raise UserError(f"{axis.argument}: expected numbers, such as interval(0.1,0.9) or choice(1,2)") from None
         if key in NONE_AT_ZERO and low == 0:
             raise UserError(
-                f"{axis.argument}: without it the network or its state has another form\n"
+                f"{axis.argument}: {key}=0 would change the form of the network or of its state\n"
                 "  expected values > 0, such as interval(0.01,0.5)"
             )
 
@@ -171,6 +171,6 @@ def successors(
     for member in sorted(ranked[-count:]):
         random = Random(f"{settings.seed}/{epoch}/{member}")
         source = random.choice(ranked[:count])
-        own = {axis.name: explored(axis, values[source][axis.name], settings, random) for axis in varied(axes)}
-        chosen.append(Successor(member, source, own))
+        changed = {axis.name: explored(axis, values[source][axis.name], settings, random) for axis in varied(axes)}
+        chosen.append(Successor(member, source, changed))
     return chosen

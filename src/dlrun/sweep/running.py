@@ -46,7 +46,7 @@ class Running:
 
 
 def spoken(numbers: Sequence[int], first: int = 0, to: str = " to ") -> str:
-    """Increasing numbers in words, three or more in a row as a range. first: what 0 is called."""
+    """Join increasing numbers, three or more in a row as a range: "0, 1 and 3 to 6". first: the number shown for 0."""
     parts: list[str] = []
     for _, row in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
         words = [str(number + first) for _, number in row]

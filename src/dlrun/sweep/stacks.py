@@ -65,7 +65,7 @@ def read_verdict(sweep: Path, number: int) -> Verdict | None:
 
 
 def release(sweep: Path, jobs: Sequence[Job], verdict: Verdict, is_refused: bool) -> None:
-    """Give back the jobs of a stack that trains nothing, in smaller stacks if the verdict has some; or refuse them."""
+    """Take back the jobs of a stack that trains nothing, in smaller stacks if the verdict has some; or refuse them."""
     number = jobs[0].stack or 0
     for job in jobs:
         job.status, job.worker, job.pid, job.born = "waiting", None, None, None

@@ -1,4 +1,4 @@
-"""Read a number of the device on the host without keeping the device waiting."""
+"""Read a number from the device on the host without making the device wait."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class AsyncScalar:
-    """Reads a loss on the host without keeping the device waiting.
+    """Reads a loss on the host without making the device wait.
 
     On CUDA the copy starts before the backward pass and is read after that was queued, so the device keeps working.
     """

@@ -1,4 +1,4 @@
-"""Prepare multiprocessing's forkserver to be a parent of job processes. To be imported first, and only there.
+"""Prepare multiprocessing's forkserver to fork job processes. Only the forkserver imports this, first of all.
 
 Schedulers and terminals signal a whole process group, so that signals reach the forks directly; the forkserver must
 survive to report how they end. It blocks signals instead of ignoring them: a signal that arrives before a fork is ready

@@ -12,7 +12,7 @@ QUERY = ["nvidia-smi", "--query-gpu=index,utilization.gpu,memory.used,memory.tot
 
 
 class MachineLoad:
-    """The load since the last question. The GPUs are asked in the background."""
+    """The load since the last query. The GPUs are queried in the background."""
 
     def __init__(self) -> None:
         self.times: tuple[float, float] | None = None
@@ -31,7 +31,7 @@ class MachineLoad:
         return "   ".join(parts + self.gpus)
 
     def close(self) -> None:
-        """End a question that is not answered yet."""
+        """End a query that is still running."""
         if self.process is not None:
             self.process.kill()
             self.process.communicate()
@@ -66,7 +66,7 @@ def _gpu(line: str) -> str:
 
 
 def _memory() -> str:
-    """Return the memory in use, without what the system can give back at once. Empty on other systems than Linux."""
+    """Return the memory in use, without what the system can free at once; "" on systems other than Linux."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         sizes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}

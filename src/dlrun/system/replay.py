@@ -34,17 +34,17 @@ class Recorder(DispatchMode):
 
     def __torch_dispatch__(self, func: Operation, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        given, named, outs = plain(args), plain(kwargs or {}), list(tensors(plain(out)))
+        positional, named, outs = plain(args), plain(kwargs or {}), list(tensors(plain(out)))
         self.described.append((func, described(args), described(kwargs or {})))
         self.draws |= any(isinstance(each, torch.Generator) for each in named.values())
         self.depends |= not outs or not VALUES.isdisjoint(func.tags)
-        storages = {each.untyped_storage().data_ptr() for each in (*tensors(given), *tensors(named))}
+        storages = {each.untyped_storage().data_ptr() for each in (*tensors(positional), *tensors(named))}
         if is_in_place(func):
-            self.calls.append(partial(kernel(func), *given, **named))
+            self.calls.append(partial(kernel(func), *positional, **named))
         elif not all(each.untyped_storage().data_ptr() in storages for each in outs):  # else they are views
             self.size += sum(each.numel() for each in outs)
             if not func.overloadpacket.__name__.startswith(("empty", "new_empty")):
-                self.calls.append(into(outs, func, given, named))
+                self.calls.append(into(outs, func, positional, named))
         return out
 
 
@@ -117,20 +117,20 @@ class StepReplay:
         static, recorder = tuple(each.clone() for each in inputs), Recorder()
         with recorder:
             loss, metrics = self.learn(*static)
-        kept = {name: value.detach() for name, value in metrics.items()}
-        self.current = Recorded(recorder, Recorder(), static, loss.detach(), kept, [])
+        detached = {name: value.detach() for name, value in metrics.items()}
+        self.current = Recorded(recorder, Recorder(), static, loss.detach(), detached, [])
         return loss, {name: value.clone() for name, value in metrics.items()}
 
-    def _keep(self, found: Recorded) -> None:
+    def _keep(self, recorded: Recorded) -> None:
         """Take the second recording of a kind of step for those to come, if it is like the first."""
-        found.grads.extend((param, param.grad) for param in self.params if param.grad is not None)
+        recorded.grads.extend((param, param.grad) for param in self.params if param.grad is not None)
         before = self.seen.pop(self.kind, None)
-        if not found.is_replayable or before not in (None, found.described):
+        if not recorded.is_replayable or before not in (None, recorded.described):
             self.recorded[self.kind] = None
         elif before is None:
-            self.seen[self.kind] = found.described
+            self.seen[self.kind] = recorded.described
         else:
-            self.recorded[self.kind] = found
+            self.recorded[self.kind] = recorded
 
 
 def replay(calls: list[Callable[[], object]]) -> None:
@@ -139,15 +139,15 @@ def replay(calls: list[Callable[[], object]]) -> None:
             call()
 
 
-def into(outs: list[Tensor], func: Operation, given: tuple, named: dict) -> Callable[[], object]:
+def into(outs: list[Tensor], func: Operation, positional: tuple, named: dict) -> Callable[[], object]:
     """The call of a function that writes its results into these tensors."""
     if func.overloadpacket.__name__ == "_to_copy":
-        return partial(outs[0].copy_, given[0])
+        return partial(outs[0].copy_, positional[0])
     if (form := out_form(func)) is not None and len(form[1]) == len(outs):  # fewer if some results are None
-        return partial(kernel(form[0]), *given, **named, **dict(zip(form[1], outs, strict=True)))
+        return partial(kernel(form[0]), *positional, **named, **dict(zip(form[1], outs, strict=True)))
 
     def run() -> None:
-        for out, result in zip(outs, tensors(func(*given, **named)), strict=True):
+        for out, result in zip(outs, tensors(func(*positional, **named)), strict=True):
             out.copy_(result)
 
     return run

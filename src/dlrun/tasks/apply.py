@@ -1,5 +1,6 @@
 """Apply operations with fixed numbers to images and draw the outputs. Nothing learns (the book, chapter 10)."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -10,6 +11,7 @@ from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError
 from dlrun.models.operations import Operations
 from dlrun.output.panels import panels
+from dlrun.output.report import Report
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
@@ -44,7 +46,7 @@ class Apply(SampleTask):
     def _means(self, x: Tensor) -> Metrics:
         return {name: out.mean() for name, out in self.net(x).items()}
 
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         """The drawing of the image and of all outputs; the numbers of small ones."""
         if self.index >= (size := data.size("test")):
             raise UserError(f"task.index={self.index}: expected an image of the test split, at most {size - 1}")
@@ -52,7 +54,7 @@ class Apply(SampleTask):
         x = next(x for i, (x, _) in enumerate(data.batches("test")) if i == batch)[row : row + 1]
         outputs = {"input": x} | self.net(x)
         small = {name: out[0].tolist() for name, out in outputs.items() if out.numel() <= SMALL}
-        return {"figures": self.explain(x)} | ({"outputs": small} if small else {})
+        return Report(self.explain(x), numbers={"outputs": small} if small else {})
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
@@ -60,6 +62,6 @@ class Apply(SampleTask):
         return next(iter(self.net(batch).values())).clamp(0, 1)
 
     @torch.no_grad()
-    def explain(self, x: Tensor) -> dict[str, object]:
+    def explain(self, x: Tensor) -> dict[str, Callable]:
         outputs = {"input": x} | self.net(x)
         return {"operations": partial(panels, {name: out[0].float().cpu().numpy() for name, out in outputs.items()})}

@@ -13,6 +13,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, Data, SampleData
 from dlrun.models.options import options_of
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.system.device import Device
 from dlrun.tasks.images import first_inputs
 from dlrun.tasks.jobs import ONE, OneJob
@@ -83,12 +84,12 @@ class Task(Generic[DataT, BatchT]):
     def prepare(self, data: DataT) -> None:
         """Look at the train split, which has been read, before a run starts or resumes."""
 
-    def fitted(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return the values besides the weights that predictions need, such as a threshold. Checkpoints hold them."""
         return {}
 
-    def restore(self, fitted: dict[str, Any]) -> None:
-        """Take what `fitted` returned. Raises ValueError if it has another form."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take what `extra_state` returned. Raises ValueError if it has another form."""
 
     def steps(self, data: DataT) -> int:
         """Number of batches in an epoch."""
@@ -159,9 +160,9 @@ class Task(Generic[DataT, BatchT]):
             if update.ema is not None:
                 update.ema.load_state_dict(update.net.state_dict())
 
-    def report(self, data: DataT) -> dict[str, object]:
-        """Results on the test split at the end of a run: figures by name under "figures", and numbers."""
-        return {}
+    def report(self, data: DataT) -> Report:
+        """Results on the test split at the end of a run."""
+        return Report()
 
     def preview(self, data: DataT) -> dict[str, Tensor]:
         """Images that are written after each epoch, by name: (C, H, W) in [0, 1]."""

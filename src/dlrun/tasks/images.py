@@ -1,6 +1,6 @@
 """Images in generative tasks: rescaling pixels, means over a split, grids of images, figures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.data.base import Batch, SampleData, pixel_statistics
-from dlrun.output.drawing import new_figure
+from dlrun.output.figures import new_figure
 from dlrun.system.device import exact_dtype
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def image_figure(image: Tensor, title: str, heads: Sequence[str] = (), key: dict
     return figure
 
 
-def sheets(images: dict[str, Tensor]) -> dict[str, object]:
+def sheets(images: dict[str, Tensor]) -> dict[str, Callable]:
     """Figures of the sheets of the test split, by name (see TITLES)."""
     return {name: partial(image_figure, image, *TITLES[name]) for name, image in images.items()}
 

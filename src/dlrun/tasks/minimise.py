@@ -17,6 +17,7 @@ from dlrun.data.base import SampleData
 from dlrun.errors import UserError
 from dlrun.models.point import Point
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.output.surfaces import contours, curve, descent, surface
 from dlrun.spec import Function
 from dlrun.system.device import Device
@@ -117,11 +118,11 @@ class Minimise(SampleTask):
         """The function's values at points (B, variables): (B, 1)."""
         return self.spec.at(batch)[:, None]
 
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         """Each point's end with its value and gradient, a file with all positions, and drawings."""
         paths = torch.stack(self.path.positions).numpy()  # (steps + 1, points, variables)
         values = self.spec.at(torch.from_numpy(paths)).numpy()
-        figures: dict[str, object] = {"descent": partial(descent, values, paths[0])} if len(paths) > 1 else {}
+        figures: dict[str, Callable] = {"descent": partial(descent, values, paths[0])} if len(paths) > 1 else {}
         if self.spec.features == 1:
             figures["curve"] = partial(curve, self.spec, paths)
         elif self.spec.features == 2:
@@ -132,12 +133,12 @@ class Minimise(SampleTask):
         numeric = central_differences(self.spec, ends.detach())
         columns = (paths[0].tolist(), ends.tolist(), at_ends.tolist(), slopes.tolist(), numeric.tolist())
         names = ("start", "end", "f", "gradient", "numeric_gradient")
-        return {
-            "figures": figures,
-            "files": {"path.csv": as_csv(self.spec.names, paths, values)},
-            "points": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
-            "gradient_error": (slopes - numeric).abs().max().item(),
-        }
+        points = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return Report(
+            figures,
+            files={"path.csv": as_csv(self.spec.names, paths, values)},
+            numbers={"points": points, "gradient_error": (slopes - numeric).abs().max().item()},
+        )
 
 
 @torch.no_grad()

@@ -20,5 +20,5 @@ def check_outputs(net: nn.Module, spec: Learnable, device: Device) -> None:
         except Exception as error:  # the user's code raises anything
             raise UserError(f"the network raised {raised(error)}\n{wanted}") from error
     if not isinstance(out, Tensor) or out.dim() not in (2, 3) or (len(out), out.shape[-1]) != (2, spec.outputs):
-        found = f"a tensor {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
-        raise UserError(f"the network returned {found}\n{wanted}")
+        described = f"a tensor {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+        raise UserError(f"the network returned {described}\n{wanted}")

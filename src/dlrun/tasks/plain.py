@@ -1,4 +1,4 @@
-"""The settings of `Supervised` for its subclasses that want none of its options."""
+"""The settings of `Supervised` for subclasses that use none of its options."""
 
 from typing import Any
 

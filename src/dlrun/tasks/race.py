@@ -14,6 +14,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import SampleData
 from dlrun.errors import UserError
 from dlrun.models.product import Product
+from dlrun.output.report import Report
 from dlrun.output.surfaces import race
 from dlrun.spec import Function
 from dlrun.system.device import Device
@@ -68,13 +69,11 @@ class Race(SampleTask):
         """The times at the last size."""
         return dict(zip(self.scores, self.times.rows[-1][1:], strict=True))
 
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         names = ["n", *self.scores]
         rows = self.times.rows
-        return {
-            "figures": {"race": partial(race, names[1:], rows)},
-            "times": [dict(zip(names, row, strict=True)) for row in rows],
-        }
+        times = [dict(zip(names, row, strict=True)) for row in rows]
+        return Report({"race": partial(race, names[1:], rows)}, numbers={"times": times})
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from dlrun.data.base import SampleData
 from dlrun.output.plots import confusion_matrix
 from dlrun.output.predictions import WINDOWS, decision_boundary, fitted_line, forecast, one_in, residuals
 from dlrun.output.probability_plots import calibration, roc_and_precision
+from dlrun.output.report import Report
 from dlrun.spec import Columns, Image, Series, Table
 from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.losses.balance import labels_of
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Function = Callable[[Tensor], Tensor]
-Report = tuple[dict[str, Callable], dict[str, object]]  # figures by name, and numbers
 
 
 def report(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> Report:
@@ -34,15 +34,14 @@ def report(predict: Function, decide: Function, data: SampleData, spec: Learnabl
 
     predict: inputs -> probabilities (B, classes) or real outputs. decide: probabilities -> classes (B,).
     """
-    figures: dict[str, Callable] = {}
-    numbers: dict[str, object] = {}
+    whole = Report()
     if spec.classes:
-        figures, numbers = report_classes(predict, decide, data, spec)
+        whole = report_classes(predict, decide, data, spec)
     elif isinstance(spec, Table | Columns | Series):
-        figures, numbers = report_targets(predict, data, spec)
+        whole = report_targets(predict, data, spec)
     if getattr(data, "folds", 0):
-        numbers["files"] = {"out_of_fold.csv": out_of_fold(predict, decide, data, spec)}
-    return figures, numbers
+        whole.files["out_of_fold.csv"] = out_of_fold(predict, decide, data, spec)
+    return whole
 
 
 def report_targets(predict: Function, data: SampleData, spec: Table | Columns | Series) -> Report:
@@ -63,7 +62,7 @@ def report_targets(predict: Function, data: SampleData, spec: Table | Columns | 
         figures["forecast"] = partial(forecast, *_joined(last), spec)
     if spec.shape == (1,):
         figures["fitted_line"] = partial(_draw_line, data, predict, spec)
-    return figures, {}
+    return Report(figures)
 
 
 def _draw_line(data: SampleData, predict: Function, spec: Table | Columns | Series) -> "Figure":
@@ -103,11 +102,12 @@ def report_classes(predict: Function, decide: Function, data: SampleData, spec: 
         figures["decision_boundary"] = partial(_draw_boundary, data, predict, spec, labels)
     figures |= _probability_figures(y, best, p, labels)
     counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
-    return figures, {
+    numbers = {
         "acc_per_class": {label: correct / total if total else None for label, correct, total in counts},
         "per_class": by_class(matrix.numpy(), labels),
         "confusion_matrix": matrix.numpy(),
     }
+    return Report(figures, numbers=numbers)
 
 
 def _judged(
@@ -117,11 +117,11 @@ def _judged(
 
     The results are on the CPU. predict: inputs -> probabilities (B, classes). decide: probabilities -> classes (B,).
     """
-    found = []
+    batches = []
     for x, y in data.batches("test"):
         p = predict(x)
-        found.append((y.cpu(), decide(p).cpu(), (p[:, 1] if p.shape[1] == 2 else p.max(1).values).cpu()))
-    y, best, p = (torch.cat(column) for column in zip(*found, strict=True))
+        batches.append((y.cpu(), decide(p).cpu(), (p[:, 1] if p.shape[1] == 2 else p.max(1).values).cpu()))
+    y, best, p = (torch.cat(column) for column in zip(*batches, strict=True))
     return y, best, p
 
 
@@ -138,7 +138,7 @@ def _probability_figures(y: Tensor, best: Tensor, p: Tensor, labels: Sequence[st
 
 def out_of_fold(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> str:
     """Return the predictions for val as CSV, a row per sample: where it is in the data, target, prediction."""
-    places = getattr(data, "places", lambda split: range(data.size(split)))("val")
+    origins = getattr(data, "origins", lambda split: range(data.size(split)))("val")
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     labels, names = labels_of(data, spec), list(getattr(spec, "target_names", ()))
@@ -153,8 +153,8 @@ def out_of_fold(predict: Function, decide: Function, data: SampleData, spec: Lea
             texts = [[labels[true], labels[best]] for true, best in zip(targets, predicted, strict=True)]
         else:
             texts = targets
-        rows = zip(places[first : first + len(y)], texts, p.cpu().numpy(), strict=True)
-        writer.writerows([place, *text, *map(str, values)] for place, text, values in rows)
+        rows = zip(origins[first : first + len(y)], texts, p.cpu().numpy(), strict=True)
+        writer.writerows([origin, *text, *map(str, values)] for origin, text, values in rows)
         first += len(y)
     return text.getvalue()
 
@@ -163,10 +163,10 @@ def by_class(
     counts: np.ndarray, labels: Sequence[str], metrics: Sequence[Callable] = (precision, recall, f1)
 ) -> dict[str, dict[str, float | int | None]]:
     """Metrics and the number of samples of each class, from a confusion matrix (classes, classes)."""
-    found: dict[str, dict[str, float | int | None]] = {label: {} for label in labels}
+    rows: dict[str, dict[str, float | int | None]] = {label: {} for label in labels}
     for metric in metrics:
         for label, value in zip(labels, metric(counts, average="per_class").tolist(), strict=True):
-            found[label][metric.__name__] = None if isnan(value) else value
+            rows[label][metric.__name__] = None if isnan(value) else value
     for label, support in zip(labels, counts.sum(1).tolist(), strict=True):
-        found[label]["support"] = support
-    return found
+        rows[label]["support"] = support
+    return rows

@@ -17,7 +17,8 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
-from dlrun.output.drawing import drawable
+from dlrun.output.figures import drawable
+from dlrun.output.report import Report
 from dlrun.spec import Mask
 from dlrun.system.device import Device, exact_dtype
 from dlrun.tasks.base import Metrics, SampleTask
@@ -83,13 +84,13 @@ class Segment(SampleTask):
         """Count the pixels of the classes. Raises UserError if task.class_weights does not fit them."""
         device = self.device.torch_device
         counts, self.class_weights, self.header_lines = balance_of(data, self.spec, self.wanted_weights, device)
-        self.restore({"class_counts": counts})
+        self.load_extra_state({"class_counts": counts})
 
-    def fitted(self) -> dict[str, Any]:
-        return self.scoring.fitted()
+    def extra_state(self) -> dict[str, Any]:
+        return self.scoring.extra_state()
 
-    def restore(self, fitted: dict[str, Any]) -> None:
-        self.scoring.restore(fitted)
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.scoring.load_extra_state(state)
         self.scores |= self.scoring.scores()
 
     def steps(self, data: SampleData) -> int:
@@ -178,17 +179,15 @@ class Segment(SampleTask):
         return torch.where((y == self.ignore)[..., None], 1.0, painted).permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         """Masks of test images, and metrics of each class (None if it is in no mask and no prediction)."""
         matrix = self._confusion(data.batches("test"))[0].long().cpu().numpy()
         labels = labels_of(data, self.spec)
         sheet = self.preview(data, "test")["masks"]
         heads = ("image", "true", "predicted") * min(2, sheet.shape[2] // (3 * self.spec.shape[2]))
         colours = dict(zip(drawable(labels), COLOURS, strict=False))  # the first classes if there are too few colours
-        return {
-            "figures": {"masks": partial(image_figure, sheet, "masks, test", heads, colours)},
-            "per_class": by_class(matrix, labels, (precision, recall, f1, iou)),
-        }
+        figure = partial(image_figure, sheet, "masks, test", heads, colours)
+        return Report({"masks": figure}, numbers={"per_class": by_class(matrix, labels, (precision, recall, f1, iou))})
 
 
 def _in_colour(x: Tensor) -> Tensor:

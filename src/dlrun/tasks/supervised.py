@@ -12,6 +12,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
 from dlrun.models.options import options_of
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.spec import Columns, Image, Series, Table, Tokens
 from dlrun.system.device import Device, exact_dtype
 from dlrun.system.graphs import StepGraphs
@@ -108,17 +109,17 @@ class Supervised(SampleTask):
         self.scoring.chooses = True
         device = self.device.torch_device
         counts, self.class_weights, self.header_lines = balance_of(data, self.spec, self.wanted_weights, device)
-        self.restore(self.scoring.fitted() | {"class_counts": counts})
+        self.load_extra_state(self.scoring.extra_state() | {"class_counts": counts})
 
     @property
     def threshold(self) -> float | None:
         return self.scoring.decision.threshold if self.spec.classes == 2 else None
 
-    def fitted(self) -> dict[str, Any]:
-        return self.scoring.fitted()
+    def extra_state(self) -> dict[str, Any]:
+        return self.scoring.extra_state()
 
-    def restore(self, fitted: dict[str, Any]) -> None:
-        self.scoring.restore(fitted)
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.scoring.load_extra_state(state)
         self.scores |= self.scoring.scores()
 
     def steps(self, data: SampleData) -> int:
@@ -151,8 +152,8 @@ class Supervised(SampleTask):
         criterion: Criterion = None
         if self.mixing:
             x, other, share = self.mixing(x, y)
-            own = self._training_loss
-            criterion = lambda out, y: share * own(out, y) + (1 - share) * own(out, other)  # noqa: E731
+            plain = self._training_loss
+            criterion = lambda out, y: share * plain(out, y) + (1 - share) * plain(out, other)  # noqa: E731
         with self.device.autocast():
             out = self.net(x)
         loss, metrics = self.loss_and_metrics(out, y, weights, criterion)
@@ -170,7 +171,7 @@ class Supervised(SampleTask):
         mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over ensemble members
         metrics = {"loss": loss.detach(), **self._per_sample(mean, y)}
         if self.scoring.measures.functions:
-            metrics |= self._asked_for(mean, y)
+            metrics |= self._chosen_metrics(mean, y)
         for head in auxiliary:
             loss = loss + self.auxiliary * criterion(head.float(), y)
         return loss, metrics
@@ -206,13 +207,13 @@ class Supervised(SampleTask):
             return {"acc": self._labels(out) == y}
         return {"mae": (self.scaling.in_unit(out) - y).abs().mean(1)}
 
-    def _asked_for(self, out: Tensor, y: Tensor) -> Metrics:
+    def _chosen_metrics(self, out: Tensor, y: Tensor) -> Metrics:
         """Metrics of task.metrics that cost little in training, or the values that they follow from (see `logged`)."""
         measures = self.scoring.measures
-        found = measures.per_sample(out if self.spec.classes else self.scaling.in_unit(out), y)
+        metrics = measures.per_sample(out if self.spec.classes else self.scaling.in_unit(out), y)
         if measures.of_counts and self.device.dist.size == 1:
-            found[OUTCOMES] = y * measures.classes + self._labels(out)
-        return found
+            metrics[OUTCOMES] = y * measures.classes + self._labels(out)
+        return metrics
 
     def logged(self, means: dict[str, float]) -> dict[str, float]:
         return self.scoring.measures.logged(means)
@@ -228,8 +229,8 @@ class Supervised(SampleTask):
         dist = self.device.dist
         batches = islice(data.batches(split), dist.rank, None, dist.size)  # each process every size-th batch
         totals = dist.all_reduce_sum(self.totals(batches, outcomes if self.scoring else None))
-        found = dict(zip(self.means, (totals / data.size(split)).tolist(), strict=True))
-        return found | (self.scoring(outcomes, split) if self.scoring else {})
+        means = dict(zip(self.means, (totals / data.size(split)).tolist(), strict=True))
+        return means | (self.scoring(outcomes, split) if self.scoring else {})
 
     @torch.no_grad()
     def totals(self, batches: Iterable[Batch], outcomes: list[tuple[Tensor, Tensor]] | None = None) -> Tensor:
@@ -248,8 +249,11 @@ class Supervised(SampleTask):
                 values["mse"] = (self.scaling.in_unit(out) - y).square().mean(1)
             elif "top5" in self.means:
                 values["top5"] = (out.topk(5).indices == y[:, None]).any(1)
-            found = {"loss": self._loss(out, y) * num, **{name: self.jobs.sum(each) for name, each in values.items()}}
-            for name, value in found.items():
+            of_batch = {
+                "loss": self._loss(out, y) * num,
+                **{name: self.jobs.sum(each) for name, each in values.items()},
+            }
+            for name, value in of_batch.items():
                 sums[name] = sums.get(name, 0) + value.to(exact)
             if outcomes is not None:
                 outcomes.append((y, self._predictions(out)))
@@ -279,7 +283,7 @@ class Supervised(SampleTask):
         labels = self.spec.labels or tuple(map(str, range(self.spec.classes or 0)))
         return explain(self.evaluated(), x, self.spec, labels, self.predict) if labels else {}
 
-    def report(self, data: SampleData) -> dict[str, object]:
-        figures, ranges = self.penalty.report(self.evaluated())
-        more, numbers = report(self.predict, self.decide, data, self.spec)
-        return {"figures": figures | more, **numbers, **ranges}
+    def report(self, data: SampleData) -> Report:
+        weights, whole = self.penalty.report(self.evaluated()), report(self.predict, self.decide, data, self.spec)
+        whole.figures, whole.numbers = weights.figures | whole.figures, whole.numbers | weights.numbers
+        return whole

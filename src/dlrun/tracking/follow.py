@@ -24,7 +24,7 @@ from dlrun.system.cpus import copy_nice
 from dlrun.tracking.trackers import Tracked, Tracker
 
 EVERY = 1.0  # seconds between two looks at the files
-PLACE = ("project", "entity", "experiment", "uri")  # keys that say where a tracker sends to
+DESTINATION = ("project", "entity", "experiment", "uri")  # keys that say where a tracker sends to
 MOST = 100  # rows that are sent at once, and missing there if the process is killed meanwhile
 
 
@@ -49,8 +49,8 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
 
     Rows count as sent before they are sent: after a kill up to MOST may be missing, but none is there twice.
     """
-    place = {key: value for key, value in config["tracker"][name].items() if key in PLACE}
-    run, position = LiveRun(folder), _Position(folder / FOLDER / f"{name}.json", place)
+    destination = {key: value for key, value in config["tracker"][name].items() if key in DESTINATION}
+    run, position = LiveRun(folder), _Position(folder / FOLDER / f"{name}.json", destination)
     run.read_facts()
     ended = list(stamp(folder / "summary.json") or ())
     if not run.is_running and position.ended == ended:
@@ -58,7 +58,7 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
     base = Path(config["output_dir"]).expanduser()
     flat = {key: value for key, value in flatten(config).items() if not key.startswith("tracker")}
     identity = str(run.summary.get("id") or folder.name)
-    position.key = tracker.start(Tracked(folder, identity, folder.name, flat, base), position.key)
+    position.run_id = tracker.start(Tracked(folder, identity, folder.name, flat, base), position.run_id)
     position.write()
     last, lines = 0, _Lines(folder / "metrics.jsonl")
     while True:
@@ -70,7 +70,7 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
             position.rows = new[first][0] + len(rows)
             position.write()
             last = int(rows[-1]["step"] or 0)
-            tracker.log([(int(row["step"] or 0), _finite(row)) for row in rows])
+            tracker.log([(int(row["step"] or 0), _metrics(row)) for row in rows])
         if not run.is_running:
             break
         time.sleep(EVERY)
@@ -86,29 +86,29 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
 
 def _files(folder: Path) -> list[Path]:
     """Return a finished run's best checkpoint, config and summary."""
-    found = [best_weights(folder), folder / ".hydra" / "config.yaml", folder / "summary.json"]
-    return [path for path in found if path.is_file()]
+    paths = [best_weights(folder), folder / ".hydra" / "config.yaml", folder / "summary.json"]
+    return [path for path in paths if path.is_file()]
 
 
 class _Position:
     """The position of a tracker in a run's files.
 
-    rows: number of rows of metrics.jsonl that were sent. key: of the run in the tracker. ended: stamp of the summary.
-    place: where they were sent. If a resumed run names another place, all of the run is sent there.
+    rows: number of rows of metrics.jsonl that were sent. run_id: of the run in the tracker. ended: stamp of the
+    summary. destination: where they were sent. If a resumed run names another one, all of the run is sent there.
     """
 
-    def __init__(self, path: Path, place: dict[str, Any]) -> None:
-        self.path, self.place, self.rows, self.key, self.ended = path, place, 0, None, list[int]()
+    def __init__(self, path: Path, destination: dict[str, Any]) -> None:
+        self.path, self.destination, self.rows, self.run_id, self.ended = path, destination, 0, None, list[int]()
         if path.exists():
             saved = json.loads(read_whole(path))
-            rows, key, ended = int(saved["rows"]), saved["key"], saved["ended"]
-            if saved.get("place", place) == place:
-                self.rows, self.key, self.ended = rows, key, ended
+            rows, run_id, ended = int(saved["rows"]), saved["key"], saved["ended"]
+            if saved.get("place", destination) == destination:
+                self.rows, self.run_id, self.ended = rows, run_id, ended
 
-    key: str | None
+    run_id: str | None
 
     def write(self) -> None:
-        facts = {"rows": self.rows, "key": self.key, "ended": self.ended, "place": self.place}
+        facts = {"rows": self.rows, "key": self.run_id, "ended": self.ended, "place": self.destination}
         write_whole(self.path, json.dumps(facts))
 
 
@@ -135,7 +135,8 @@ class _Lines:
         return lines
 
 
-def _finite(row: dict[str, Any]) -> dict[str, float]:
+def _metrics(row: dict[str, Any]) -> dict[str, float]:
+    """The finite values of a row, which are all that a tracker takes."""
     return {key: float(v) for key, v in row.items() if key != "step" and v is not None and math.isfinite(v)}
 
 

@@ -1,7 +1,7 @@
 """The trackers, behind one interface. Their packages are imported only where one starts. No torch.
 
-A tracker is given rows of metrics with their step, images, and the results, in this order. `key` is what identifies the
-run there: `start` returns it and gets it again when the run is resumed.
+A tracker is given rows of metrics with their step, images, and the results, in this order. `run_id` identifies the run
+there: `start` returns it and gets it again when the run is resumed.
 """
 
 import time
@@ -37,8 +37,8 @@ class Tracker(Protocol):
     def reach(self) -> None:
         """Raise ConnectionError if there is a server and it does not answer."""
 
-    def start(self, run: Tracked, key: str | None) -> str:
-        """Open the run, new or, with a key, again. Return its key."""
+    def start(self, run: Tracked, run_id: str | None) -> str:
+        """Open the run, new or, with its id there, again. Return that id."""
 
     def log(self, rows: Rows) -> None:
         """Add the metrics of some steps."""
@@ -80,7 +80,7 @@ class Trackio:
     def reach(self) -> None:
         """Do nothing: there is no server."""
 
-    def start(self, run: Tracked, key: str | None) -> str:
+    def start(self, run: Tracked, run_id: str | None) -> str:
         """Open the run by its name."""
         import trackio
 
@@ -128,7 +128,7 @@ class Wandb:
 
             require_answer(wandb.setup().settings.base_url)
 
-    def start(self, run: Tracked, key: str | None) -> str:
+    def start(self, run: Tracked, run_id: str | None) -> str:
         """Open the run by its id."""
         import wandb
 
@@ -172,41 +172,41 @@ class Mlflow:
         """Raise ConnectionError if the server does not answer. MLflow tries for minutes."""
         require_answer(self.uri or "")
 
-    def start(self, run: Tracked, key: str | None) -> str:
+    def start(self, run: Tracked, run_id: str | None) -> str:
         """Open the run by MLflow's own id, which is kept in the run's folder."""
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param, RunTag
 
         self.client, self.metric = MlflowClient(self.uri or f"sqlite:///{run.base.resolve()}/mlflow.db"), Metric
-        if key is not None:
-            self.client.update_run(key, status="RUNNING")
-            self.key = key
-            return key
-        found = self.client.get_experiment_by_name(self.experiment)
-        if found:
-            experiment = found.experiment_id
+        if run_id is not None:
+            self.client.update_run(run_id, status="RUNNING")
+            self.run_id = run_id
+            return run_id
+        existing = self.client.get_experiment_by_name(self.experiment)
+        if existing:
+            experiment = existing.experiment_id
         else:
             place = None if self.uri else (run.base.resolve() / "mlflow").as_uri()
             experiment = self.client.create_experiment(self.experiment, artifact_location=place)
-        self.key = str(self.client.create_run(experiment, run_name=run.name).info.run_id)
+        self.run_id = str(self.client.create_run(experiment, run_name=run.name).info.run_id)
         params = [Param(name, str(value)[:6000]) for name, value in run.config.items()]
         tags = [RunTag("dl-run.id", run.id), RunTag("dl-run.folder", str(run.folder))]
-        self.client.log_batch(self.key, params=params, tags=tags)
-        return self.key
+        self.client.log_batch(self.run_id, params=params, tags=tags)
+        return self.run_id
 
     def log(self, rows: Rows) -> None:
         """Add the metrics of some steps, as many at once as MLflow takes: each call is a transaction."""
         now = int(1000 * time.time())
         points = [self.metric(name, value, now, step) for step, metrics in rows for name, value in metrics.items()]
         for first in range(0, len(points), MLFLOW_BATCH):
-            self.client.log_batch(self.key, metrics=points[first : first + MLFLOW_BATCH])
+            self.client.log_batch(self.run_id, metrics=points[first : first + MLFLOW_BATCH])
 
     def finish(self, results: dict[str, Any], images: list[Path], files: list[Path], step: int, status: str) -> None:
         """Add the results as metrics, the images and files as artifacts."""
         self.log([(step, {name: float(v) for name, v in results.items() if isinstance(v, int | float)})])
         for path in images:
-            self.client.log_artifact(self.key, str(path), "plots")
+            self.client.log_artifact(self.run_id, str(path), "plots")
         for path in files:
-            self.client.log_artifact(self.key, str(path), "run")
+            self.client.log_artifact(self.run_id, str(path), "run")
         ends = {"finished": "FINISHED", "stopped": "KILLED", "killed": "KILLED"}
-        self.client.set_terminated(self.key, ends.get(status, "FAILED"))
+        self.client.set_terminated(self.run_id, ends.get(status, "FAILED"))

@@ -126,7 +126,7 @@ def epoch_row(training: Training, val: dict[str, float], seconds: float, samples
     means = training.task.logged(training.means.result())
     row |= {f"train/{name}": value for name, value in means.items() if not is_of_tensor(name)}  # these: step/ only
     row |= {f"val/{name}": value for name, value in val.items()}
-    row |= {name.replace("update", "lr"): update.lr for name, update in updates.items()}  # lr, critic_lr
+    row |= {name.removesuffix("update") + "lr": update.lr for name, update in updates.items()}  # lr, critic_lr
     skipped = sum(update.skipped for update in updates.values())
     row |= {"train/skipped_steps": skipped} if skipped else {}
     return row | {"time/seconds": seconds, "time/samples_per_s": samples / max(seconds, 1e-9)}
@@ -149,7 +149,7 @@ def end_epoch(
         state = snapshot(
             {
                 "state_dict": task.best_state(),
-                "fitted": task.fitted(),
+                "fitted": task.extra_state(),
                 "metrics": row,
                 "best": best.state_dict() if best else None,
                 "clock": clock.state_dict(),

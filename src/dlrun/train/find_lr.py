@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image
 
 from dlrun.errors import Diverged, UserError
-from dlrun.output import drawing
+from dlrun.output import figures
 from dlrun.output.console import number
 from dlrun.output.failures import writing_to
 from dlrun.output.folders import new_folder
@@ -66,7 +66,7 @@ def find_lr(config: dict, names: dict[str, str], chosen: list[str]) -> str:
     ENDING.folder = folder
     with writing_to(folder):
         write_whole(folder / "lr.csv", _as_csv(test))
-        Image.fromarray(drawing.render(partial(draw, test, best))).save(folder / "lr.png")
+        Image.fromarray(figures.render(partial(lr_figure, test, best))).save(folder / "lr.png")
     curve = [(log(rate, 10), loss) for rate, loss in zip(test.rates, test.smoothed, strict=True)]
     has_fallen = min(test.smoothed) < test.smoothed[0]
     advice = f"optimizer.lr={best:.1g}" if has_fallen else "none: the loss never fell"
@@ -123,12 +123,12 @@ def suggestion(test: RangeTest) -> float:
     return test.rates[starts[falls.index(min(falls))] + width // 2]
 
 
-def draw(test: RangeTest, best: float) -> "Figure":
+def lr_figure(test: RangeTest, best: float) -> "Figure":
     """The loss over the rate, on a logarithmic axis, with the suggestion."""
-    figure, axes = drawing.new_figure()
-    axes.plot(test.rates, test.losses, color=drawing.GREY, linewidth=0.8, label="loss")
-    axes.plot(test.rates, test.smoothed, color=drawing.TRAIN, label="smoothed")
-    axes.axvline(best, color=drawing.VAL, linestyle="--", label=f"steepest fall: {best:.1g}")
+    figure, axes = figures.new_figure()
+    axes.plot(test.rates, test.losses, color=figures.GREY, linewidth=0.8, label="loss")
+    axes.plot(test.rates, test.smoothed, color=figures.TRAIN, label="smoothed")
+    axes.axvline(best, color=figures.VAL, linestyle="--", label=f"steepest fall: {best:.1g}")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
     low, high = min(test.smoothed), max(test.smoothed[: max(2, test.smoothed.index(min(test.smoothed)))])

@@ -50,7 +50,7 @@ class FinishedRun:
         else:
             for name, component in self.task.components.items():
                 component.load_state_dict(self.state["components"][name])
-        self.task.restore(self.state.get("fitted", {}))
+        self.task.load_extra_state(self.state.get("fitted", {}))
         self.task.net.eval()
 
     @property

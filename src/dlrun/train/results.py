@@ -8,7 +8,7 @@ from dlrun.models.options import options_of
 from dlrun.system.machine import peak_memory
 from dlrun.train.engine import Outcome
 from dlrun.train.limits import rounded_up
-from dlrun.train.state import Training
+from dlrun.train.state import STATE_ERRORS, Training
 
 
 def load_best(training: Training) -> None:
@@ -17,8 +17,8 @@ def load_best(training: Training) -> None:
     state = training.best_state or checkpoints.load("best", training.run.id)
     try:
         training.task.load_best_state(state["state_dict"])
-        training.task.restore(state.get("fitted", {}))
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        training.task.load_extra_state(state.get("fitted", {}))
+    except STATE_ERRORS as error:
         raise CheckpointError(
             f"the best epoch's weights in {checkpoints.folder / 'best.ckpt'} do not fit this model: {error}\n"
             "  expected the file that the run wrote; to test the last weights, start a new run with "

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from dlrun.config.build import build, of_runner
 from dlrun.config.check import check
 from dlrun.config.extras import install
-from dlrun.config.saved import is_place, new_run_arguments, plain, portable, read_config, where_moved
+from dlrun.config.saved import is_location_key, new_run_arguments, plain, portable, read_config, where_moved
 from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import find_run, read_summary, require_plain, status_of
 from dlrun.output.json_line import ENDING
@@ -49,7 +49,7 @@ def resume(request: Request) -> Done:
         if status_of(done) == "finished":
             if restarts():  # a process died after the run finished
                 return Done(folder)
-            if run.places and run.is_only_moved:
+            if run.data_locations and run.is_only_moved:
                 return _moved(folder, run)
             refuse_finished(folder, build(run.config["trainer"]), done)
         expected = f"expected the number that it was started with: dl-run {pasteable('resume', folder)}"
@@ -67,7 +67,7 @@ def resume(request: Request) -> Done:
 class ResumedConfig(NamedTuple):
     """The config of a run that is resumed: plain and checked, the choice of each group, and config.yaml's new text.
 
-    changes: old and new values of CHANGEABLE keys. places: new values of the keys that name where the data is.
+    changes: old and new values of CHANGEABLE keys. data_locations: new values of the keys that name where the data is.
     is_only_moved: whether nothing else changes.
     """
 
@@ -75,13 +75,13 @@ class ResumedConfig(NamedTuple):
     names: dict[str, str]
     text: str
     changes: dict[str, tuple[object, object]]
-    places: dict[str, object]
+    data_locations: dict[str, object]
     is_only_moved: bool
 
 
 def read_resumed(folder: Path, request: Request) -> ResumedConfig:
     """Read a run's config, with the request's changes. Raises UserError if a change is not of a RESUMABLE key."""
-    changes, places, is_only_moved = {}, {}, True
+    changes, data_locations, is_only_moved = {}, {}, True
     if (allowed := request.config.resume_allow) not in (None, "changes"):
         raise UserError(f"resume.allow={allowed}: expected changes, or null")
     try:
@@ -96,10 +96,10 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
         )
     for override in request.words:
         key = key_of(override)
-        if key in RESUMABLE or key.startswith("tracker.") or is_place(before, key):
+        if key in RESUMABLE or key.startswith("tracker.") or is_location_key(before, key):
             OmegaConf.update(saved, key, OmegaConf.select(request.config, key), merge=False, force_add=True)
             if key == "data_dir" or key.startswith("data."):
-                places[key] = OmegaConf.select(saved, key)
+                data_locations[key] = OmegaConf.select(saved, key)
             else:
                 is_only_moved = False
         elif key in CHANGEABLE and request.config.resume_allow == "changes":
@@ -120,10 +120,10 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
         check(config, names)
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
-    if places:
+    if data_locations:
         saved = portable(saved)
     require_installed(config.get("tracker") or (), install)
-    return ResumedConfig(config, names, OmegaConf.to_yaml(saved), changes, places, is_only_moved)
+    return ResumedConfig(config, names, OmegaConf.to_yaml(saved), changes, data_locations, is_only_moved)
 
 
 def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
@@ -143,7 +143,7 @@ def _moved(folder: Path, run: ResumedConfig) -> Done:
     from dlrun.train.finished import FinishedRun
 
     with within_memory():
-        FinishedRun(folder, run.places).load_data(download=False)
+        FinishedRun(folder, run.data_locations).load_data(download=False)
     with writing_to(folder):
         write_config(folder, {"config": run.text})
     print(printable(f"{folder}: its data is unchanged at the new place, which its config names now"))

@@ -22,8 +22,8 @@ from dlrun.train.assemble import assemble
 from dlrun.train.best import make_best
 from dlrun.train.board_inputs import add_inputs
 from dlrun.train.data_state import data_state
-from dlrun.train.drawing import draw
 from dlrun.train.engine import Outcome, fit
+from dlrun.train.plotting import plot
 from dlrun.train.results import load_best, measure_test, results
 from dlrun.train.state import Training
 from dlrun.train.texts import facts, final_table, header
@@ -184,7 +184,7 @@ class Session:
         run.print(f"stopped in epoch {epoch} at step {clock.step}; checkpoint saved. Resume with: {command}")
 
     def leave(self, run: RunFolder | NullFolder, status: str) -> None:
-        """After an error: finish the checkpoint being written and the summary, if possible, and close the files."""
+        """After an error, finish the checkpoint being written and the summary, if possible, and close the files."""
         for last_act in (run.checkpoints.wait, partial(run.write_summary, status)):
             try:
                 last_act()
@@ -204,19 +204,19 @@ class Session:
         test = measure_test(training, self.data)
         if self.dist.rank:
             return best.score if best else None
-        found = results(training, self.data, outcome, test)
-        tested = cast("dict[str, object]", found["test"])
+        entries = results(training, self.data, outcome, test)
+        tested = cast("dict[str, object]", entries["test"])
         # a limit cut the epoch of the best weights: best.ckpt holds those of whole epochs, and a resume continues it
         is_cut = training.best_is_new and self.trainer.test == "best"
         if is_cut and training.best_state:
             run.checkpoints.write_tested(training.best_state, clock.step)
-        run.write_summary("running", **found)  # drawing may fail or take long; the results are safe before it
+        run.write_summary("running", **entries)  # drawing may fail or take long; the results are safe before it
         if is_drawn:
             epoch = best.epoch if best and best.score is not None else None
-            draw(run, self.task, self.data, best.metric if best else None, epoch, clock.global_step)
+            plot(run, self.task, self.data, best.metric if best else None, epoch, clock.global_step)
         run.board.add_scalars({run.axis: clock.global_step} | {f"test/{name}": value for name, value in test.items()})
         run.sync()  # a summary that reads "finished" must find every file complete
-        run.write_summary("finished", **found)
+        run.write_summary("finished", **entries)
         run.checkpoints.forget_tested(clock.step if is_cut else None)
         baselines = self.data.baselines("test") if hasattr(self.data, "baselines") else {}
         closing = partial(final_table, training, test, baselines, tested.get("per_class"), outcome.reason)

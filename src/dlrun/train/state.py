@@ -69,7 +69,7 @@ class Training:
             "clock": self.clock.state_dict(),
             "means": self.means.state_dict(),
             "best": self.best.state_dict() if self.best else None,
-            "fitted": self.task.fitted(),
+            "fitted": self.task.extra_state(),
             "rows": self.run.num_rows,
             "run": self.run.id,
             "threads": torch.get_num_threads(),
@@ -157,7 +157,7 @@ class Training:
         self.means.load_state_dict({**state["means"], "pending": pending})
         if self.best and state["best"]:
             self.best.load_state_dict(state["best"])
-        self.task.restore(state.get("fitted", {}))
+        self.task.load_extra_state(state.get("fitted", {}))
         counts = {name: state[name] for name in ("rows", "threads")}
         check_state(counts, dict.fromkeys(counts, int))
         if state["rows"] < 0 or not 1 <= state["threads"] <= 1024:

@@ -63,15 +63,15 @@ def step_time(config: dict, names: dict[str, str], chosen: list[str]) -> str:
 
 def timed(session: Session) -> float:
     """Milliseconds of a step with its batch, the median over STEPS, without the profiler."""
-    device, found, began = session.device.torch_device, [], time.perf_counter()
+    device, times, began = session.device.torch_device, [], time.perf_counter()
     for batch, clock in batches(session, WARMUP + STEPS):
         session.task.step(batch, clock)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         now = time.perf_counter()
-        found.append(1000 * (now - began))
+        times.append(1000 * (now - began))
         began = now
-    return median(found[WARMUP:])
+    return median(times[WARMUP:])
 
 
 def profiled(session: Session) -> Split:
@@ -83,11 +83,11 @@ def profiled(session: Session) -> Split:
         steps = batches(session, WARMUP + STEPS)
         for _ in range(WARMUP):
             session.task.step(*next(steps))
-        with profile(activities=activities, acc_events=True) as found:
+        with profile(activities=activities, acc_events=True) as trace:
             for batch, clock in _marked(steps):
                 with record_function(PHASE + "step"):
                     session.task.step(batch, clock)
-    return split_of(found.events(), on_cuda)
+    return split_of(trace.events(), on_cuda)
 
 
 def _marked(steps: Iterator[Any]) -> Iterator[Any]:

@@ -88,7 +88,7 @@ def sizes_of(data: Data) -> str:
 
 
 def one_batch(session: "Session") -> str:
-    """A note if a batch is larger than the train split, and not chosen by the data; else ""."""
+    """A note if the user's batch size is larger than the train split; else ""."""
     data = session.data
     if not has_samples(data) or "data.batch_size" in session.chosen:
         return ""

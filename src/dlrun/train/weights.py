@@ -50,7 +50,7 @@ def start_from(net: nn.Module, spec: Spec, config: dict) -> str:
 
 
 def fitting_value(config: dict, spec: Spec) -> str:
-    """A hint that names a value of one of the model's keys with which the weights of `init` fit; "" if none does."""
+    """Suggest a value of one of the model's keys with which the weights of `init` fit; "" if there is none."""
     node, hint = config["model"], ""
     for key, annotation in signature(node["_target_"]).keys.items():
         for value in get_args(annotation) if get_origin(annotation) is Literal else ():
@@ -205,7 +205,7 @@ def _differences(mine: Weights, theirs: Weights, body: list[str], rest: list[str
 
 
 def _sizes(name: str, mine: Tensor, theirs: Tensor | None) -> str:
-    """A weight's name with its old shape, if it had one, and its new one."""
+    """A weight's name with its new shape and, if it had one, its old shape."""
     shapes = [tuple(t.shape) for t in (theirs, mine) if t is not None]
     return f"{name} {' -> '.join(map(str, shapes))}"
 

@@ -127,7 +127,8 @@ class JobSweeper(Sweeper):
 
         base: the jobs' composed configs. jobs: of a new grid.
         """
-        from dlrun.config.flags import args_parser, config_flags
+        from dlrun.config.flags import config_flags
+        from dlrun.config.hydra_internals import args_parser
         from dlrun.sweep.opening import compare, existing_sweep, new_sweep
 
         joins_study = settings.join and not os.path.isdir(settings.join)  # a URL was replaced by a study's name

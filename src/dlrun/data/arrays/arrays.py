@@ -186,14 +186,14 @@ class ArraySet(OnDevice):
     def _prepare(self) -> Prepared:
         if self.prepared is None:
             parts = self._read()
-            x, y, given = joined(parts)
+            x, y, fixed = joined(parts)
             kind = self.kind if self.kind != "auto" else kind_of(x)
             x = shaped(x, kind)
             if len(self.names) not in (0, x.shape[-1]):
                 raise UserError(f"data.names has {len(self.names)} names\n  expected {x.shape[-1]}, one per column")
             targets, labels = targets_of(y, len(x), self.learn, self.labels)
             shares, is_stratified, folds, fold = self.split_config
-            splits = cut(given, shares, folds, fold, targets if is_stratified and labels else None)
+            splits = cut(fixed, shares, folds, fold, targets if is_stratified and labels else None)
             real = targets if targets.ndim == 2 else targets[:, None][:, :0]
             check_varied(real[splits["train"]], " in the train split")
             means, deviations = statistics(real, splits["train"], (0,)) if real.shape[1] else ([], [])

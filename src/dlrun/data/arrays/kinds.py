@@ -12,7 +12,7 @@ BLOCK = 4096  # samples that are converted at once: the whole may be half of the
 
 
 def kind_of(x: np.ndarray) -> Kind:
-    """Decide by shape: rows (N,) or (N, features); series (N, length, features); images (N, H, W) of bytes or 4D."""
+    """Decide by shape: rows (N,), (N, features); series (N, length, features); images 4D, or (N, H, W) of bytes."""
     if x.ndim in (1, 2):
         return "rows"
     return "images" if x.ndim == 4 or x.ndim == 3 and x.dtype == np.uint8 else "series"

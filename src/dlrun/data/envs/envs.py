@@ -59,7 +59,7 @@ class Envs:
         return {"env": asdict(self.spec)}
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
-        """Take the spec over; a checkpoint of an older version lacks it, and the environment is asked."""
+        """Take the spec from the checkpoint; older checkpoints lack it, and the spec is read from the environment."""
         if "env" in fitted:
             self.spec = Env(**fitted["env"])
 

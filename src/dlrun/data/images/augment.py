@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlrun.data.base import Draw
+from dlrun.data.base import AugmentContext
 from dlrun.data.boxes import boxes
 from dlrun.data.images.random_augment import apply_policy
 from dlrun.data.images.warps import warp
@@ -29,9 +29,9 @@ class Augment:
     erase: share of images that get a box of noise (Zhong et al. 2017).
     noise: standard deviation of Gaussian noise on the normalised image. jitter: largest change of brightness (added to
     the normalised image) and of contrast (a factor around 1). policy: random operations (random_augment.py): trivial,
-    or rand with `policy_ops` operations of strength `policy_level`. own: functions of the user's own, (x) or (x, draw),
-    which change normalised images at the end and keep their shape. In a config a list stands for some of these:
-    [flip, {crop: 4}, mynets.augment.brightness].
+    or rand with `policy_ops` operations of strength `policy_level`. own: functions of the user's own, (x) or (x,
+    context), which change normalised images at the end and keep their shape. In a config a list stands for some of
+    these: [flip, {crop: 4}, mynets.augment.brightness].
     """
 
     flip: bool | Literal["vertical", "both", "alternate"] = False
@@ -51,7 +51,7 @@ class Augment:
     own: list[Change] = field(default_factory=list)
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Raise UserError if images (C, H, W) of that shape cannot be augmented so."""
+        """Raise UserError if images of this shape (C, H, W) cannot be augmented in this way."""
         _, height, width = shape
         if self.rot90 and height != width:
             raise UserError(
@@ -69,7 +69,7 @@ class Augment:
         for change in self.own:
             name = f"{change.func.__module__}.{change.func.__name__}"
             try:
-                out = _changed(change, zeros.clone(), Draw(generator("cpu", 0), 0, 0, torch.arange(2)))
+                out = _changed(change, zeros.clone(), AugmentContext(generator("cpu", 0), 0, 0, torch.arange(2)))
             except Exception as error:  # the user's code raises anything
                 raise UserError(
                     f"data.augment: {name} failed on two images: {type(error).__name__}: {error}\n{expected}"
@@ -78,18 +78,18 @@ class Augment:
                 kind = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
                 raise UserError(f"data.augment: {name} returned {kind}\n{expected}")
 
-    def on_bytes(self, x: Tensor, draw: Draw) -> Tensor:
+    def on_bytes(self, x: Tensor, context: AugmentContext) -> Tensor:
         """Move pixels: rot90, flip, warp, crop; then the policy. (B, C, H, W) -> same
 
         On stored bytes, which are a quarter of floats' memory traffic.
         """
-        random = draw.random
+        random = context.random
         if self.rot90:
             turns = torch.randint(4, (len(x),), generator=random, device=x.device).view(-1, 1, 1, 1)
             x = torch.where(turns % 2 == 1, x.rot90(1, (2, 3)), x)
             x = torch.where(turns >= 2, x.rot90(2, (2, 3)), x)
         if self.flip == "alternate":
-            x = torch.where(draw.alternating().view(-1, 1, 1, 1), x.flip(3), x)
+            x = torch.where(context.alternating().view(-1, 1, 1, 1), x.flip(3), x)
         for axis in {True: (3,), "vertical": (2,), "both": (3, 2)}.get(self.flip, ()):
             coin = torch.rand(len(x), 1, 1, 1, generator=random, device=x.device) < 0.5
             x = torch.where(coin, x.flip(axis), x)
@@ -100,9 +100,9 @@ class Augment:
             x = apply_policy(x, self.policy, self.policy_ops, self.policy_level, random)
         return x
 
-    def on_values(self, x: Tensor, draw: Draw) -> Tensor:
+    def on_values(self, x: Tensor, context: AugmentContext) -> Tensor:
         """Change values: jitter, cutout, erase, noise, the user's own. In place. (B, C, H, W), normalised -> same"""
-        random, size = draw.random, (len(x), 2)
+        random, size = context.random, (len(x), 2)
         if self.jitter:
             change = self.jitter * (2 * torch.rand(2, len(x), 1, 1, 1, generator=random, device=x.device) - 1)
             x.add_(change[0]).mul_(1 + change[1])
@@ -120,12 +120,12 @@ class Augment:
         if self.noise:
             x.add_(torch.randn(x.shape, generator=random, device=x.device), alpha=self.noise)
         for change in self.own:
-            x = _changed(change, x, draw)
+            x = _changed(change, x, context)
         return x
 
 
-def _changed(change: Change, x: Tensor, draw: Draw) -> Tensor:
-    return change(x=x, draw=draw) if "draw" in inspect.signature(change.func).parameters else change(x=x)
+def _changed(change: Change, x: Tensor, context: AugmentContext) -> Tensor:
+    return change(x=x, context=context) if "context" in inspect.signature(change.func).parameters else change(x=x)
 
 
 def _crop(x: Tensor, pad: int, random: torch.Generator, is_reflected: bool) -> Tensor:

@@ -149,7 +149,7 @@ def _make(root: Path, names: list[str], keys: tuple[Shape, str, int], path: Path
 def _decode(
     root: Path, names: list[str], keys: tuple[Shape, str, int], file: str, offset: int
 ) -> tuple[dict[int, str], Levels]:
-    """Decode images into their rows of `file`: first those of 8 bits, then the others, by the levels of them all."""
+    """Decode images into their rows of `file`: first those of 8 bits, then the others, by their common levels."""
     from tqdm import tqdm
 
     paths = {row: str(root / name) for row, name in enumerate(names)}

@@ -97,9 +97,9 @@ class ImageFolder:
         self.classes = listing.classes
         self.restore(self.fitted(), device, channels_last)
         fractions, stratify, folds, fold = self.split_config
-        if listing.given:
+        if listing.fixed:
             labels = listing.labels if stratify and listing.classes else None
-            splits = cut(dict(listing.given), fractions, folds, fold, labels)
+            splits = cut(dict(listing.fixed), fractions, folds, fold, labels)
         else:
             splits = split(listing.labels, fractions, stratify, folds, fold)
         splits = {name: self._readable(rows, listing) for name, rows in splits.items()}
@@ -125,7 +125,7 @@ class ImageFolder:
         check_contrast(self.cache.pixels, self.cache.bad, str(root))
 
     def _readable(self, rows: np.ndarray, listing: Listing) -> np.ndarray:
-        """Leave out broken images after the split: none must move any other."""
+        """Leave out broken images after the split, so that none changes the split of the others."""
         return rows[[printable(listing.names[row]) not in self.bad for row in rows]]
 
     def _store(self, listing: Listing, splits: dict[str, np.ndarray]) -> None:
@@ -165,7 +165,7 @@ class ImageFolder:
         """Return the labels of a split, in the order of `files`."""
         return self.storage.targets(split)
 
-    def places(self, split: str) -> list[str]:
+    def origins(self, split: str) -> list[str]:
         """Return the samples' file names, in the order of `targets`."""
         return self.files(split)
 

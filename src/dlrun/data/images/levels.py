@@ -1,4 +1,4 @@
-"""Levels: the numbers that become black (0) and white (255) in images whose files hold more than 8 bits a value.
+"""Levels: the numbers that become black (0) and white (255) in images with more than 8 bits a value.
 
 The levels are those of the whole set, because a scale per image would make all images equally bright. No torch.
 """

@@ -25,14 +25,14 @@ class Listing(NamedTuple):
     """Images and their labels.
 
     names: paths under the root, in the order of the split. labels: int64 (N,), all 0 without classes. classes: the
-    classes' names, in the order of the labels. given: rows by split if the root has a folder for each; {} if not.
+    classes' names, in the order of the labels. fixed: rows by split if the root has a folder for each; {} if not.
     split_note: describes these folders.
     """
 
     names: list[str]
     labels: np.ndarray
     classes: tuple[str, ...]
-    given: Mapping[str, np.ndarray]
+    fixed: Mapping[str, np.ndarray]
     split_note: str = ""
 
 
@@ -94,11 +94,11 @@ def by_folders(root: Path, classes: Classes, layout: str) -> Listing:
             "  expected each in a folder of its class; data.layout=flat takes them all without labels"
         )
     splits = np.array([of_split[name.partition("/")[0]] for name in names]) if folder_of else np.array([])
-    given = {split: np.flatnonzero(splits == split) for split in SPLITS if split in folder_of}
+    fixed = {split: np.flatnonzero(splits == split) for split in SPLITS if split in folder_of}
     if loose:
-        return Listing(names, np.zeros(len(names), np.int64), (), given, described(folder_of))
-    listing = labelled(root, names, [path.partition("/")[0] for path in inside], classes, bool(given))
-    return listing._replace(given=given, split_note=described(folder_of))
+        return Listing(names, np.zeros(len(names), np.int64), (), fixed, described(folder_of))
+    listing = labelled(root, names, [path.partition("/")[0] for path in inside], classes, bool(fixed))
+    return listing._replace(fixed=fixed, split_note=described(folder_of))
 
 
 def labelled(root: Path, names: list[str], labels: list[str], classes: Classes, is_split: bool) -> Listing:
@@ -120,7 +120,7 @@ def labelled(root: Path, names: list[str], labels: list[str], classes: Classes, 
 
 
 def _one_class(root: Path, name: str, names: list[str]) -> DataError:
-    """Return the error if all images are of one class: often the root is one level above the classes."""
+    """Return the error for images of a single class: often the root is one level above the class folders."""
     deeper = {PurePosixPath(each).parts[1] for each in names if each.startswith(f"{name}/") and each.count("/") > 1}
     hint = f"\n  its folders may be the classes ({some(sorted(deeper))}): data.root={root / name}" if deeper else ""
     return DataError(
@@ -195,7 +195,7 @@ def check_splits(splits: dict[str, np.ndarray], listing: Listing) -> None:
     readable = np.bincount(listing.labels[np.concatenate(list(splits.values()))], minlength=len(listing.classes))
     counts = [(name, readable[label]) for label, name in enumerate(listing.classes)]
     few = [f"{name} ({count})" for name, count in counts if count < len(splits)]
-    if few and not listing.given:
+    if few and not listing.fixed:
         raise DataError(
             f"some classes have fewer than {len(splits)} images that can be read: {some(few)}\n"
             "  expected at least one image each for train, val and test: repair the files, or leave the class out"
@@ -204,6 +204,6 @@ def check_splits(splits: dict[str, np.ndarray], listing: Listing) -> None:
     missing = [name for label, name in enumerate(listing.classes) if label not in known]
     if missing:
         advice = (
-            "add images to its folder" if listing.given else "data.stratify=true gives each split its share of each"
+            "add images to its folder" if listing.fixed else "data.stratify=true gives each split its share of each"
         )
         raise DataError(f"the train split has no image of {some(missing)}\n  expected all classes: {advice}")

@@ -7,7 +7,7 @@ from dlrun.errors import DataError, counted, some
 
 
 def mask_splits(source: Path, images: str, masks: str) -> tuple[dict[str, list[tuple[Path, Path]]], str]:
-    """Return the pairs of each split, or all as train; and describe the splits that are folders."""
+    """Return the pairs of each split, or all pairs as train, and a description of the splits that are folders."""
     hint = f"or name the folders, such as data.images={images}/one"
     if not (source / images).is_dir():
         outer = [name for name in folders(source) if (source / name / images).is_dir()]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Arrays, Draw
+from dlrun.data.base import Arrays, AugmentContext
 from dlrun.data.images.images import Images
 from dlrun.data.images.levels import Levels, describe_levels
 from dlrun.data.resident import Resident, check_contrast, split_rows
@@ -135,14 +135,14 @@ class Masks(Images):
             y = stored if self.spec.ignore is None else (stored + self.spec.ignore) % 256
             yield both[:, :-1].contiguous(memory_format=self.pixels.layout), y
 
-    def _prepare(self, both: Tensor, draw: Draw | None) -> Tensor:
+    def _prepare(self, both: Tensor, context: AugmentContext | None) -> Tensor:
         """Bytes (B, C + 1, H, W) to floats: the image's channels are augmented and normalised, the mask is kept."""
         augment = self.pixels.augment
-        if draw is not None:
-            both = augment.on_bytes(both, draw)
+        if context is not None:
+            both = augment.on_bytes(both, context)
         x = self.pixels(both[:, :-1], None)
-        if draw is not None:
-            x = augment.on_values(x, draw)
+        if context is not None:
+            x = augment.on_values(x, context)
         return torch.cat((x, both[:, -1:].to(torch.float32)), 1)
 
 

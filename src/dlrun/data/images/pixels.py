@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Draw
+from dlrun.data.base import AugmentContext
 from dlrun.data.images.augment import Augment, cut_out
 from dlrun.errors import UserError
 from dlrun.seeds import generator
@@ -34,18 +34,18 @@ class Pixels:
             v[0] if one else torch.tensor(v, device=device).view(-1, 1, 1) for v in (scale, shift)
         )
 
-    def __call__(self, x: Tensor, draw: Draw | None) -> Tensor:
-        """uint8 (B, C, H', W') -> float (B, C, H, W). draw: None outside training."""
+    def __call__(self, x: Tensor, context: AugmentContext | None) -> Tensor:
+        """uint8 (B, C, H', W') -> float (B, C, H, W). context: None outside training."""
         if x.shape[2:] != self.shape[1:]:
-            x = cut_out(x, *self.shape[1:], draw.random if draw else None)
-        if draw is not None:
-            x = self.augment.on_bytes(x, draw)
+            x = cut_out(x, *self.shape[1:], context.random if context else None)
+        if context is not None:
+            x = self.augment.on_bytes(x, context)
         x = x.to(torch.float32, memory_format=self.layout).mul_(self.scale)
         if not (isinstance(self.shift, float) and self.shift == 0):
             x.add_(self.shift)
-        return x if draw is None else self.augment.on_values(x, draw)
+        return x if context is None else self.augment.on_values(x, context)
 
     def augmented(self, x: Tensor) -> Tensor:
         """Augment images (B, C, H, W), as the network takes them, with fixed draws, to show what training sees."""
         stored = ((x - self.shift) / self.scale).round().clamp(0, 255).to(torch.uint8)
-        return self(stored, Draw(generator(x.device, 0), 0, 0, torch.arange(len(x), device=x.device)))
+        return self(stored, AugmentContext(generator(x.device, 0), 0, 0, torch.arange(len(x), device=x.device)))

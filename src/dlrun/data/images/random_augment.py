@@ -62,7 +62,7 @@ def operate(x: Tensor, chosen: Tensor, levels: Tensor, signs: Tensor, space: Spa
 def _changed(
     x: Tensor, mask: Tensor, levels: tuple[Tensor, Tensor], change: Callable[..., Tensor], space: Space
 ) -> Tensor:
-    """Change the images of a mask. A CPU does only these; a GPU, which would have to wait for their number, all."""
+    """Change the masked images. A CPU computes only these; a GPU computes all, as counting them would make it wait."""
     if x.device.type != "cpu":
         return torch.where(mask.view(-1, 1, 1, 1), change(x, *levels, space), x)
     rows = mask.nonzero()[:, 0]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Draw
+from dlrun.data.base import AugmentContext
 from dlrun.data.orders import epoch_order
 from dlrun.data.resident import Prepare, chunks, distinct, hashed, sampled
 from dlrun.seeds import generator
@@ -57,8 +57,8 @@ class Streamed:
         order = rows[epoch_order(len(rows), partial(self.targets, "train"), sampler, seed, epoch)]
         plan = list(chunks(order, self.x[0].size, batch_size, first))
         for (start, chunk, skip), (stored, y) in zip(plan, self._read([chunk for _, chunk, _ in plan]), strict=True):
-            draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk.to(self.device))
-            x = self.prepare(stored, draw)
+            context = AugmentContext(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk.to(self.device))
+            x = self.prepare(stored, context)
             yield from islice(zip(x.split(batch_size), y.split(batch_size), strict=True), skip, None)
 
     def evaluate(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

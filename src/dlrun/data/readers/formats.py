@@ -98,7 +98,7 @@ def _pickled(path: Path, key: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Stand in for _codecs.encode, with which Python 3 pickles bytes under protocol 2; latin1 only."""
+    """A stand-in for _codecs.encode, by which Python 3 pickles bytes under protocol 2; latin1 only."""
     if encoding != "latin1":
         raise ValueError(f"encoding {encoding!r}")
     return text.encode("latin1")

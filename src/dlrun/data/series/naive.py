@@ -1,4 +1,4 @@
-"""Forecasts without learning, which stand beside every result: the last value, the value of a season ago."""
+"""Forecasts without learning, listed with every result: the last value, and the value one season ago."""
 
 from collections.abc import Iterator
 
@@ -34,7 +34,7 @@ def forecasts(data: ResidentWindows, rows: Tensor, season: int) -> dict[str, Ten
 
     season: steps; 0: none. A season that is longer than a window is not known to the network, so it is left out.
     """
-    targets, length = data.y["fit"], data.form.length
+    targets, length = data.y["train_arrays"], data.form.length
     ahead = data.target_steps - length  # steps after the window
     source_steps = {"last value": torch.full_like(ahead, length - 1)}
     if 1 < season <= length:
@@ -56,7 +56,7 @@ def baselines(data: ResidentWindows, split: str, season: int, batch_size: int) -
             continue
         error = (predicted - y)[~predicted.isnan()].double().cpu().numpy()
         sums[name] = sums.get(name, np.zeros(3)) + [np.abs(error).sum(), (error**2).sum(), error.size]
-    names = ("acc",) if data.y["fit"].dim() == 1 else ("mae", "mse")
+    names = ("acc",) if data.y["train_arrays"].dim() == 1 else ("mae", "mse")
     return {
         name: dict(zip(names, (total[:-1] / max(1, total[-1])).tolist(), strict=True)) for name, total in sums.items()
     }
@@ -67,6 +67,6 @@ def _pairs(
 ) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
     rows_of = torch.cat([data.rows[each] for each in distinct(data.rows)]) if split == "all" else data.rows[split]
     for rows in rows_of.split(batch_size):
-        y = data.targets_at("fit", rows)
+        y = data.targets_at("train_arrays", rows)
         for name, predicted in forecasts(data, rows, season).items():
             yield name, (predicted, y)

@@ -30,7 +30,7 @@ class Rows(NamedTuple):
 
 
 def ordered(part: NamedFrame, series: str | None, time: str | None, skip_gaps: bool) -> Rows:
-    """Put the rows of each series in the order of time. Raises DataError for a time that is missing or comes twice."""
+    """Put the rows of each series in the order of time. Raises DataError for a missing or repeated time."""
     frame, row_name = part
     needed = [name for name in (series, time) if name]
     check_columns(frame.columns, needed, row_name)
@@ -81,7 +81,7 @@ def _moved(rows: Array, row_name: RowName, row: int) -> str:
 
 
 def _times(column: pl.Series, row_name: RowName) -> tuple[Array, str]:
-    """Return times as numbers, and a note if day and month may be the other way round."""
+    """Return times as numbers, and a note if day and month could be swapped."""
     column, kind, _ = kind_of(column, None, row_name)
     if kind in ("boolean", "category", "text"):
         raise DataError(

@@ -157,10 +157,10 @@ def _splits(rows: Rows, settings: TableSettings, y: Array, form: Windowing) -> A
     if y.ndim == 1 and len(lengths) > 1 and form.horizon == 0 or form.length == lengths.min() == lengths.max():
         firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         labels = y[firsts] if settings.stratify and y.ndim == 1 else None
-        found = split_random(len(lengths), shares, *folds, labels, "series")
+        rows_of = split_random(len(lengths), shares, *folds, labels, "series")
         of_series = np.zeros(len(lengths), np.int8)
         for number, name in enumerate(SPLITS):
-            of_series[found[name]] = number
+            of_series[rows_of[name]] = number
         return of_series[rows.ids]
     if settings.folds:
         raise UserError(
@@ -180,8 +180,8 @@ def _splits(rows: Rows, settings: TableSettings, y: Array, form: Windowing) -> A
 def _windows(
     rows: Rows, splits: Array, y: Array, form: Windowing, settings: TableSettings
 ) -> tuple[dict[str, Array], list[str]]:
-    found, left_out = starts_of(splits, rows.breaks, _missing(y), form)
-    starts = {name: found.get(number, np.zeros(0, np.int32)) for number, name in enumerate(SPLITS)}
+    by_number, left_out = starts_of(splits, rows.breaks, _missing(y), form)
+    starts = {name: by_number.get(number, np.zeros(0, np.int32)) for number, name in enumerate(SPLITS)}
     for number, name in enumerate(SPLITS):
         if not len(starts[name]):
             most = longest(splits, rows.breaks, number)
@@ -199,7 +199,7 @@ def _encoded(
     rows: Rows, settings: TableSettings, roles: dict[str, str], train: Array
 ) -> tuple[Encoding, Array, dict[str, str]]:
     """Return the encoding of all columns without a role, the encoded rows, and the columns that are left out."""
-    found: dict[str, tuple[str, Learned]] = {}
+    learned: dict[str, tuple[str, Learned]] = {}
     left_out: dict[str, str] = {}
     for name in [name for name in rows.frame.columns if name not in roles]:
         series = rows.frame.drop_in_place(name)  # freed once it is encoded
@@ -207,13 +207,15 @@ def _encoded(
         if reason:
             left_out[name] = reason
         else:
-            found[name] = kind, learn_column(column, kind, train, settings.by_quantiles)
+            learned[name] = kind, learn_column(column, kind, train, settings.by_quantiles)
     encoding: Encoding = {
-        "columns": {name: kind for name, (kind, _) in found.items()},
-        "numbers": [number for _, column in found.values() for number in column.numbers],
-        "categories": [category for _, column in found.values() for category in column.categories],
+        "columns": {name: kind for name, (kind, _) in learned.items()},
+        "numbers": [number for _, column in learned.values() for number in column.numbers],
+        "categories": [category for _, column in learned.values() for category in column.categories],
     }
-    values = stacked([column for _, column in found.values()]) if found else np.zeros((len(rows.ids), 0), np.float32)
+    values = (
+        stacked([column for _, column in learned.values()]) if learned else np.zeros((len(rows.ids), 0), np.float32)
+    )
     return encoding, values, left_out
 
 

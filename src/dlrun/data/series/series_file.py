@@ -1,4 +1,4 @@
-"""Series from a file of one's own or from a source: forecasts, or classes of windows and of whole series.
+"""Series from the user's own file or from a source: forecasts, or classes of windows or whole series.
 
 Nothing is read before `load`, or before a network is built, which needs the number of columns.
 """
@@ -26,6 +26,7 @@ from dlrun.data.table.settings import TableSettings
 from dlrun.data.table.text import Format, check_format
 from dlrun.errors import DataError, UserError, counted
 from dlrun.output.as_json import as_json
+from dlrun.output.report import Report
 from dlrun.paths import find
 from dlrun.spec import Series
 from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name, Sampler, Size
@@ -141,7 +142,7 @@ class SeriesFile(Encoded):
         self.resident: ResidentWindows = ResidentWindows(values, targets, starts, self._form(), device)
         self.header_lines = {"learns": self._learns()} | header_lines
 
-    def places(self, split: str) -> list[str]:
+    def origins(self, split: str) -> list[str]:
         """Return the series of each window and, unless it is whole, the step at which it starts, from 0."""
         starts = self.resident.rows[split].cpu().numpy()
         ids = np.searchsorted(self.firsts, starts, side="right") - 1
@@ -168,18 +169,18 @@ class SeriesFile(Encoded):
             self._timed(frame, origin.row_name), self.settings.group, self.settings.time, self.windows.skip_gaps
         )
         values = torch.from_numpy(encode(rows.frame, encoding, rows.row_name))
-        found = []
+        windows = []
         for number, name in enumerate(rows.names):
-            own = (rows.ids == number).nonzero()[0]
-            if len(own) < length or rows.breaks[own[-length + 1 :]].any() and length > 1:
+            of_series = (rows.ids == number).nonzero()[0]
+            if len(of_series) < length or rows.breaks[of_series[-length + 1 :]].any() and length > 1:
                 where = f"{path}: the series {name}" if name else str(path)
-                found_rows = counted(len(own), "row") if len(own) < length else "a gap in its last rows"
+                found_rows = counted(len(of_series), "row") if len(of_series) < length else "a gap in its last rows"
                 raise DataError(
                     f"{where} has {found_rows}; a window has {counted(length, 'step')}\n"
                     f"  expected at least {length} rows at the end that follow each other without a gap"
                 )
-            found.append((name or f"after row {len(own)}", values[own[-length:]]))
-        return found
+            windows.append((name or f"after row {len(of_series)}", values[of_series[-length:]]))
+        return windows
 
     def baselines(self, split: str) -> dict[str, dict[str, float]]:
         """Return the metrics of forecasts without learning, by name; none if there is nothing to forecast."""
@@ -188,10 +189,11 @@ class SeriesFile(Encoded):
             return {}
         return baselines(self.resident, split, encoding["season"], self.eval_batch_size)
 
-    def report(self) -> dict:
+    def report(self) -> Report:
         """Return the encoding as a file for the run's folder, and the metrics of the forecasts without learning."""
         files = {"encoding.json": as_json(self.encoding, indent=1) + "\n"}
-        return {"files": files} | ({"baselines": found} if (found := self.baselines("test")) else {})
+        baselines = self.baselines("test")
+        return Report(files=files, numbers={"baselines": baselines} if baselines else {})
 
     def _form(self) -> Windowing:
         return form_like(self.fitted(), self.windows.stride)

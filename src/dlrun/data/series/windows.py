@@ -1,4 +1,4 @@
-"""Windows of resident series: which there are, and how a batch of them is gathered. They are never copied out."""
+"""Windows of resident series: where they start, and how a batch of them is gathered from the stored series."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Arrays, Draw
+from dlrun.data.base import Arrays, AugmentContext
 from dlrun.data.resident import Resident
 
 Array = np.ndarray
@@ -75,7 +75,7 @@ class ResidentWindows(Resident):
     def __init__(
         self, values: Array, targets: Array, starts: dict[str, Array], form: Windowing, device: torch.device
     ) -> None:
-        super().__init__(Arrays(values, targets, values[:0], targets[:0]), starts, device, lambda x, draw: x)
+        super().__init__(Arrays(values, targets, values[:0], targets[:0]), starts, device, lambda x, context: x)
         self.sample_values = form.length * values.shape[1]
         self.form, self.steps = form, torch.arange(form.length, device=device)
         self.target_steps = torch.from_numpy(form.targets).to(device)
@@ -85,7 +85,7 @@ class ResidentWindows(Resident):
         y = self.y[pool].index_select(0, (rows[:, None] + self.target_steps).flatten())
         return y if y.dim() == 1 else y.view(len(rows), -1)
 
-    def _gather(self, pool: str, rows: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
+    def _gather(self, pool: str, rows: Tensor, context: AugmentContext | None) -> tuple[Tensor, Tensor]:
         values = self.x[pool]
         inputs = (rows[:, None] + self.steps).flatten()
         x = values.index_select(0, inputs).view(len(rows), len(self.steps), values.shape[1])

@@ -1,10 +1,10 @@
 """Batches from loaders of your own: torch DataLoaders, torchdata's StatefulDataLoader, WebDataset, any iterable.
 
 A loader has no order that is a function of (seed, epoch), so a run that is resumed in mid-epoch must bring it back
-to its place (place.py). If the loader has `state_dict` and `load_state_dict`, its state is in the checkpoint,
-without the random generators of its worker processes. Else the batches up to that place are read again. That is exact
-if the loader is a function of the global random generators of torch, NumPy and Python, which are seeded before each
-batch, or has `set_epoch`. The last batch read again is compared with the one before the stop, so the run reports
+to its position (position.py). If the loader has `state_dict` and `load_state_dict`, its state is in the checkpoint,
+without the random generators of its worker processes. Else the batches up to that position are read again. That is
+exact if the loader is a function of the global random generators of torch, NumPy and Python, which are seeded before
+each batch, or has `set_epoch`. The last batch read again is compared with the one before the stop, so the run reports
 whether the resume was exact.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dlrun.data.base import Batch
 from dlrun.data.stream.batch import AXES, as_batch
-from dlrun.data.stream.place import END, Place, Position, items_of, seed_all
+from dlrun.data.stream.position import END, StreamPosition, StreamReader, items_of, seed_all
 from dlrun.errors import DataError, UserError, counted, own_code
 from dlrun.spec import Classes, Image, Series, Table, Tokens
 from dlrun.types import Count, Size, StreamSource
@@ -60,7 +60,7 @@ class Stream:
         self.num_targets, self.epoch_batches = 0, epoch_batches
         self.loaders: dict[str, Loader] = {}
         self.shape: tuple[int, ...] = ()
-        self.position = Position()
+        self.position = StreamReader()
         self.sizes: dict[str, int] = {}
 
     @property
@@ -152,7 +152,7 @@ class Stream:
             for item in self.position.batches(seed, epoch, first, self.steps):
                 yield self._on_device(item, split)
             return
-        seed_all(0, Place())  # the same samples each time, also right after a resume
+        seed_all(0, StreamPosition())  # the same samples each time, also right after a resume
         for item in items_of(self.loaders[split], split):
             yield self._on_device(item, split)
 

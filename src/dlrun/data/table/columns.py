@@ -12,7 +12,7 @@ from dlrun.errors import DataError, UserError, nearest, printable, some
 RowName = Callable[[int], str]  # names a row of the table, for messages
 KINDS = ("number", "boolean", "category", "date", "text")
 MOSTLY = 0.9  # from this share of numbers on, a text column is one of them with mistakes in it
-PARTLY = 0.5  # from this share of numbers on, it is said why a column of texts is none of numbers
+PARTLY = 0.5  # from this share of numbers on, the header explains why a text column is not numeric
 COMMA = r"^[+-]?\d+,\d+$"  # numbers with a decimal comma, or with one between thousands
 SAMPLED = 10_000  # texts, about, that decide whether a column is one of numbers
 MOST_LEVELS = 10_000
@@ -44,10 +44,10 @@ def check_kinds(types: Mapping[str, str]) -> None:
 
 
 def kind_of(column: pl.Series, chosen: str | None, row_name: RowName) -> tuple[pl.Series, str, str]:
-    """Return a column with its values converted to their kind, the kind, and why there is nothing to learn from it.
+    """Return a column with its values converted to their kind, the kind, and why it is left out.
 
-    The kind is one of KINDS or the format of a date; the reason is "" if there is something to learn. chosen: the kind
-    that the user chose. Raises DataError for mixed values.
+    The kind is one of KINDS or the format of a date; the reason is "" if it is kept. chosen: the kind that the user
+    chose. Raises DataError for mixed values.
     """
     column, kind = _of_kind(column, chosen, row_name) if chosen else _found(column, row_name)
     is_unwanted = kind == "text" and bool(chosen)
@@ -167,7 +167,7 @@ def _parsed_each(column: pl.Series, form: str) -> pl.Series:
 
 
 def _useless(column: pl.Series, kind: str, is_chosen: bool, row_name: RowName) -> str:
-    """Return the reason why there is nothing to learn from a column; "" if there is something."""
+    """Return why there is nothing to learn from a column; "" if there is something."""
     values = column.drop_nulls()
     if not len(values):
         return "no values"
@@ -203,7 +203,7 @@ def _too_different(values: pl.Series, is_chosen: bool) -> str:
 
 
 def _nearly_numbers(column: pl.Series, row_name: RowName) -> str:
-    """Say why texts of which many are numbers, but for commas perhaps, are no column of numbers; else ""."""
+    """Explain why a text column that looks numeric is not read as numbers; "" if it does not look numeric."""
     texts = column.cast(pl.String)
     values = texts.drop_nulls()
     with_comma = values.str.contains(COMMA)

@@ -70,17 +70,17 @@ def date_format(values: pl.Series) -> str:
     fitting = [form for form in FORMATS if _is_like(example, form) and _share(first, form) >= MOSTLY]
     if len(fitting) < 2:
         return fitting[0] if fitting else ""
-    texts, found = values.cast(pl.String), ("", 0.0)
+    texts, best = values.cast(pl.String), ("", 0.0)
     for form in fitting:  # day and month may be mistaken for each other in the first values
-        if (share := _share(texts, form)) > found[1]:
-            found = form, share
+        if (share := _share(texts, form)) > best[1]:
+            best = form, share
         if share == 1:
             break
-    return found[0]
+    return best[0]
 
 
 def _is_like(text: str, form: str) -> bool:
-    """Whether a text has the letters and signs of a format. Quick: most formats need not be tried."""
+    """Whether a text has the letters and signs of a format: a quick test that rules out most formats."""
     plain = re.sub(r"%[.\d]?[A-Za-z]", "", form)
     alike = (
         (":" in plain, ":" in text),
@@ -96,13 +96,13 @@ def _share(texts: pl.Series, form: str) -> float:
 
 
 def other_order(form: str) -> str:
-    """Return the format with day and month the other way round, if it is one of FORMATS; else ""."""
+    """Return the format with day and month swapped, if it is one of FORMATS; else ""."""
     other = form.translate(str.maketrans("dm", "md"))
     return other if other != form and other in FORMATS else ""
 
 
 def ambiguity(dates: pl.Series, form: str) -> str:
-    """Say that day and month of all dates of a column could be the other way round; "" if they could not."""
+    """Report that the day and month of all dates of a column could be swapped; "" if they could not."""
     other, name = other_order(form), dates.name
     if not other or dates.dt.day().max() > 12:  # type: ignore[operator]  # a column of dates is not empty
         return ""

@@ -54,18 +54,18 @@ def learn_column(column: pl.Series, kind: str, train: Array, by_quantiles: bool)
         levels, values = _learn_levels(column, train)
         return Learned([], [{"column": column.name, "levels": levels}], [values])
     typed = column.cast(pl.Float64) if kind == "number" else _typed(column, kind, _unnamed)
-    found = Learned([], [], [])
+    learned = Learned([], [], [])
     for part in ("",) if kind in ("number", "boolean") else DATE_PARTS:
         values = _part(typed, part)
         fitted = _fit_number(values[train], by_quantiles and kind == "number")
         if part in ("", "year") or fitted["std"]:  # not a part of a date that is always the same
             fitted["std"] = fitted["std"] or 1.0
-            found.numbers.append({"column": column.name, "part": part, **fitted})
-            found.values.append(_scaled(values, fitted))
+            learned.numbers.append({"column": column.name, "part": part, **fitted})
+            learned.values.append(_scaled(values, fitted))
     if typed.null_count() and (gaps := _part(typed, "missing"))[train].any():
-        found.numbers.append({"column": column.name, "part": "missing", **INDICATOR})
-        found.values.append(gaps.astype(np.float32))
-    return found
+        learned.numbers.append({"column": column.name, "part": "missing", **INDICATOR})
+        learned.values.append(gaps.astype(np.float32))
+    return learned
 
 
 def _unnamed(row: int) -> str:
@@ -182,10 +182,10 @@ def codes(column: pl.Series, levels: list[str | None]) -> Array:
         return np.array([code_of.get(text, 0) for text in (*different, None)], np.int64)[numbers]
     texts = as_texts(column)
     known = [level for level in levels if level is not None]
-    found = texts.cast(pl.Enum(known), strict=False).to_physical().cast(pl.Int64) + 1
+    codes = texts.cast(pl.Enum(known), strict=False).to_physical().cast(pl.Int64) + 1
     if known != levels:
-        found = pl.select(pl.when(texts.is_null()).then(len(levels)).otherwise(found)).to_series()
-    return found.fill_null(0).to_numpy()
+        codes = pl.select(pl.when(texts.is_null()).then(len(levels)).otherwise(codes)).to_series()
+    return codes.fill_null(0).to_numpy()
 
 
 def unseen(column: pl.Series, codes: Array) -> str:
@@ -199,26 +199,26 @@ def unseen(column: pl.Series, codes: Array) -> str:
 
 
 def decode(x: Array, encoding: Encoding) -> list[dict[str, float | str]]:
-    """Turn encoded rows back into values by column, as far as the encoding keeps them; missing ones are left out."""
+    """Turn encoded rows back into values by column, as far as the encoding allows; missing ones are left out."""
     numbers, categories, rows = encoding["numbers"], encoding["categories"], []
     absent = {i: number["column"] for i, number in enumerate(numbers) if number["part"] == "missing"}
     for row in x.tolist():
         lacks = {column for i, column in absent.items() if row[i]}
-        found: dict[str, float | str] = {}
+        values: dict[str, float | str] = {}
         for number, value in zip(numbers, row, strict=False):
             if number["part"] != "missing" and number["column"] not in lacks:
-                found[f"{number['column']} {number['part']}".rstrip()] = _unscaled(value, number)
+                values[f"{number['column']} {number['part']}".rstrip()] = _unscaled(value, number)
         for category, code in zip(categories, row[len(numbers) :], strict=True):
             level = category["levels"][int(code) - 1] if code else "not in train"
-            found |= {} if level is None else {category["column"]: level}
-        rows.append(found)
+            values |= {} if level is None else {category["column"]: level}
+        rows.append(values)
     return rows
 
 
 def _unscaled(value: float, number: dict[str, Any]) -> float:
     if not (quantiles := number["quantiles"]):
-        found = value * number["std"] + number["mean"]
-        return found if abs(found) > 1e-6 * (abs(number["mean"]) + number["std"]) else 0.0
+        original = value * number["std"] + number["mean"]
+        return original if abs(original) > 1e-6 * (abs(number["mean"]) + number["std"]) else 0.0
     return float(np.interp(NormalDist().cdf(value), np.linspace(0, 1, len(quantiles)), quantiles))
 
 

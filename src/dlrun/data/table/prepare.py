@@ -47,11 +47,11 @@ def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str
     parts: the table under "all", or the splits that are given (train, and val or test or both); the others are cut
     from train. where: names the table, for messages.
     """
-    frame, row_name, given = _joined(parts)
+    frame, row_name, fixed = _joined(parts)
     check_settings(frame.columns, settings, where)
-    frame, row_name, given, header_lines, rows = _with_target(frame, settings, row_name, given, where)
+    frame, row_name, fixed, header_lines, rows = _with_target(frame, settings, row_name, fixed, where)
     y, target = learned(frame, settings, row_name, where)
-    splits = split_table(frame, settings, y, row_name, given)
+    splits = split_table(frame, settings, y, row_name, fixed)
     weights = weights_of(frame, settings, row_name, splits["train"]) if settings.weights else None
     roles = aside(settings)
     names = [name for name in frame.columns if name not in roles]
@@ -59,26 +59,26 @@ def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str
     with ThreadPoolExecutor(WORKERS) as threads:  # a column leaves the frame and is freed once it is encoded
         columns = dict(zip(names, threads.map(learn, map(frame.drop_in_place, names)), strict=True))
     left_out = {name: column.reason for name, column in columns.items() if column.reason}
-    found = {name: column for name, column in columns.items() if not column.reason}
+    used = {name: column for name, column in columns.items() if not column.reason}
     not_learned = describe_left_out(left_out | {name: role for name, role in roles.items() if role})
-    if not found:
+    if not used:
         raise DataError(
             f"{where} has no column to learn from: {not_learned or 'it has only the target'}\n"
             "  expected numbers or categories"
         )
     encoding = {
-        "columns": {name: column.kind for name, column in found.items()},
-        "numbers": [number for column in found.values() for number in column.learned.numbers],
-        "categories": [category for column in found.values() for category in column.learned.categories],
+        "columns": {name: column.kind for name, column in used.items()},
+        "numbers": [number for column in used.values() for number in column.learned.numbers],
+        "categories": [category for column in used.values() for category in column.learned.categories],
         "targets": _fitted(target, y, splits["train"]),
     }
     header_lines |= {
         "columns": describe_columns(encoding),
         "left out": not_learned,
     }
-    header_lines["dates"] = "; ".join(column.note for column in found.values() if column.note)
-    header_lines["unseen"] = "; ".join(f"{name}: {column.unseen}" for name, column in found.items() if column.unseen)
-    x = stacked([column.learned for column in found.values()])
+    header_lines["dates"] = "; ".join(column.note for column in used.values() if column.note)
+    header_lines["unseen"] = "; ".join(f"{name}: {column.unseen}" for name, column in used.items() if column.unseen)
+    x = stacked([column.learned for column in used.values()])
     return Prepared(
         x, y, weights, splits, encoding, {title: text for title, text in header_lines.items() if text}, rows
     )
@@ -124,7 +124,7 @@ def prepare_like(part: NamedFrame, encoding: Encoding) -> Prepared:
     check_columns(frame.columns, [*encoding["columns"], *targets], row_name)
     rows = np.flatnonzero(has_values(frame, targets))
     if not len(rows):
-        raise DataError(f"{row_name(0)}: no row has a value of {targets[0]}, which is to be compared\n  expected some")
+        raise DataError(f"{row_name(0)}: no row has a value for the target {targets[0]}\n  expected at least one")
     frame = frame[rows]
 
     def kept_place(row: int) -> str:
@@ -186,27 +186,27 @@ def _joined(parts: Mapping[str, NamedFrame]) -> tuple[pl.DataFrame, RowName, dic
         number = int(np.searchsorted(ends, row, side="right"))
         return list(parts.values())[number].row_name(row - int(starts[number]))
 
-    given = {name: np.arange(*span) for name, span in zip(parts, zip(starts, ends, strict=True), strict=True)}
-    return pl.concat(frames), row_name, given
+    fixed = {name: np.arange(*span) for name, span in zip(parts, zip(starts, ends, strict=True), strict=True)}
+    return pl.concat(frames), row_name, fixed
 
 
 def _with_target(
-    frame: pl.DataFrame, settings: TableSettings, row_name: RowName, given: dict[str, np.ndarray], where: str
+    frame: pl.DataFrame, settings: TableSettings, row_name: RowName, fixed: dict[str, np.ndarray], where: str
 ) -> tuple[pl.DataFrame, RowName, dict[str, np.ndarray], dict[str, str], np.ndarray]:
     """Leave out the rows that have no target; return the others, and which they are."""
     has = has_values(frame, settings.target)
     if has.all():
-        return frame, row_name, given, {}, np.arange(frame.height)
+        return frame, row_name, fixed, {}, np.arange(frame.height)
     if not has.any():
         raise DataError(f"{where}: the target {settings.target[0]} has no values\n  expected a value in most rows")
     rows, numbers = np.flatnonzero(has), np.cumsum(has) - 1
-    given = {name: numbers[indices[has[indices]]] for name, indices in given.items()}
-    if empty := next((name for name, indices in given.items() if not len(indices)), None):
+    fixed = {name: numbers[indices[has[indices]]] for name, indices in fixed.items()}
+    if empty := next((name for name, indices in fixed.items() if not len(indices)), None):
         raise DataError(f"data.{empty}: the target {settings.target[0]} has no values\n  expected a value in most rows")
     note = f"{counted(int((~has).sum()), 'row')} without a value of {' or '.join(settings.target)}"
-    kept = pl.Series(has)
-    frame = pl.DataFrame([frame.drop_in_place(name).filter(kept) for name in frame.columns])  # not all of it twice
-    return frame, lambda row: row_name(int(rows[row])), given, {"rows left out": note}, rows
+    mask = pl.Series(has)
+    frame = pl.DataFrame([frame.drop_in_place(name).filter(mask) for name in frame.columns])  # not all of it twice
+    return frame, lambda row: row_name(int(rows[row])), fixed, {"rows left out": note}, rows
 
 
 def describe_columns(encoding: Encoding) -> str:

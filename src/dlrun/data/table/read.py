@@ -4,7 +4,6 @@ import io
 import math
 import os
 from collections.abc import Callable, Container, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from dlrun.data.table.blanks import empty_rows, stripped
 from dlrun.data.table.blocks import read_blocks, read_head
 from dlrun.data.table.dates import ambiguity, date_format, parsed
 from dlrun.data.table.text import EXPECTED, Format, TableText, content_of, head_of, text_of, undecodable
@@ -19,8 +19,6 @@ from dlrun.errors import DataError, counted, first_line
 
 MISFIT = "as dtype"  # in polars' message about a value that is not of its column's type
 SAMPLED = 4000  # rows that decide whether a column has few different texts
-PART = 2**17  # rows whose texts are compared at once
-WORKERS = 2  # threads that look for blanks around texts
 GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types before it reads all of them
 
 
@@ -54,7 +52,7 @@ def read_table(
     origin: Origin = ParquetTable(path)
     if start[:4] == b"PAR1":
         frame = _read_parquet(path, content)
-        if not has_empty_rows and (is_empty := _is_empty(frame)) is not None:
+        if not has_empty_rows and (is_empty := empty_rows(frame)) is not None:
             frame = frame.filter(~is_empty)
     else:
         origin = text_of(path, form, path if content is None else content, start, has_empty_rows)
@@ -68,7 +66,7 @@ def read_table(
 def _no_standard_error() -> Iterator[None]:
     """Hide the Rust traceback that polars prints about a damaged file; its exception says the same."""
     try:
-        kept = os.dup(2)
+        stderr = os.dup(2)
     except OSError:  # it is closed
         yield
         return
@@ -77,8 +75,8 @@ def _no_standard_error() -> Iterator[None]:
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
@@ -106,15 +104,15 @@ def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl
             except pl.exceptions.ComputeError as error:
                 if MISFIT not in str(error):
                     raise
-                found = scan(infer_schema_length=None).collect_schema()
-                too_long = {name: pl.String for name, kind in found.items() if kind == pl.Int128}
+                schema = scan(infer_schema_length=None).collect_schema()
+                too_long = {name: pl.String for name, kind in schema.items() if kind == pl.Int128}
                 frame = scan(infer_schema_length=None, schema_overrides={**chosen, **too_long}).collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         raise _refused(text, error) from None
     frame.columns = text.names
     if frame.height and frame[:, -1].null_count():
         _check_short_rows(text)
-    frame = _stripped(frame, text.form.missing)
+    frame = stripped(frame, text.form.missing)
     return _without_empty_rows(frame, text)
 
 
@@ -126,17 +124,17 @@ def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame], time: str | N
     missing = text.form.missing
     if any(map(_is_value, missing)):
         return None
-    found, with_missing = (
+    kinds, with_missing = (
         scan(infer_schema_length=GUESSED_FROM, null_values=words).collect_schema() for words in (None, list(missing))
     )
-    if found != with_missing:
+    if kinds != with_missing:
         return None
     try:
-        head = read_head(text, found)
+        head = read_head(text, kinds)
         if head is None:
             return None
         convert, dates = _date_parser(head, time) if time else (None, ())
-        frame = read_blocks(text, {**found, **_repeated(head, dates)}, convert)
+        frame = read_blocks(text, {**kinds, **_repeated(head, dates)}, convert)
     except pl.exceptions.PolarsError:  # a value of another type, or a line of too many or too few
         return None
     if frame is None:
@@ -179,58 +177,15 @@ def _is_value(text: str) -> bool:
         return text.lower() in ("true", "false")
 
 
-def _stripped(frame: pl.DataFrame, missing: tuple[str, ...]) -> pl.DataFrame:
-    """Remove blanks around texts, in place; a text that then is empty or means "no value" becomes null.
-
-    Columns of few different texts become pl.Enum.
-    """
-    texts = [i for i, column in enumerate(frame) if column.dtype in (pl.Categorical, pl.String)]
-    with ThreadPoolExecutor(WORKERS) as threads:
-        for i, column in zip(texts, threads.map(partial(_clean, missing=missing), frame[:, texts]), strict=True):
-            frame.replace_column(i, column)
-    return frame
-
-
-def _clean(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
-    if column.dtype == pl.String:
-        return _without_blanks(column, missing)
-    different = column.unique().cast(pl.String).drop_nulls().sort()
-    levels = _without_blanks(different, missing)
-    if (levels.is_null() | (levels == different)).all():
-        return column.cast(pl.Enum(levels.drop_nulls()), strict=False)
-    return _without_blanks(column.cast(pl.String), missing)
-
-
-def _without_blanks(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
-    parts, is_changed = [], False
-    for first in range(0, len(column), PART):  # most columns need no change, and so no copy
-        part = column.slice(first, PART)
-        texts = part.str.strip_chars()
-        is_none = texts.is_in(["", *missing])
-        if is_none.any() or (texts.str.len_bytes() != part.str.len_bytes()).any():
-            part, is_changed = texts.set(is_none, None), True
-        parts.append(part)
-    return pl.concat(parts) if is_changed else column
-
-
 def _without_empty_rows(frame: pl.DataFrame, text: TableText) -> pl.DataFrame:
     """Leave out rows without any value, or blank lines alone."""
-    if (is_empty := _is_empty(frame)) is None:
+    if (is_empty := empty_rows(frame)) is None:
         return frame
     if text.has_empty_rows:
         are_rows = [text.is_row(cells) for _, cells in text.records()]
         if len(are_rows) == frame.height:
             is_empty &= ~pl.Series(are_rows)
     return frame.filter(~is_empty)
-
-
-def _is_empty(frame: pl.DataFrame) -> pl.Series | None:
-    """Whether rows have no value at all; None if all of them have one."""
-    is_empty = pl.Series([True]).new_from_index(0, frame.height)
-    for column in frame:  # until a row has none left that may be empty
-        if not column.null_count() or not (is_empty := is_empty & column.is_null()).any():
-            return None
-    return is_empty
 
 
 def _check_short_rows(text: TableText) -> None:

@@ -52,7 +52,7 @@ def check_settings(columns: Sequence[str], settings: TableSettings, where: str) 
 
 
 def aside(settings: TableSettings) -> dict[str, str]:
-    """Return the columns that are not learned from because of their role, with that role for the header."""
+    """Return the columns that have another role than input, each with its role, for the header."""
     roles = dict.fromkeys(settings.target, "") | {name: "data.drop" for name in settings.drop}
     for name, role in ((settings.group, settings.group_key), (settings.weights, "data.weights")):
         if name:

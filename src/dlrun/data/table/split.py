@@ -10,7 +10,7 @@ from dlrun.errors import DataError, UserError, counted, printable
 
 
 def split_table(
-    frame: pl.DataFrame, settings: TableSettings, y: np.ndarray, row_name: RowName, given: dict[str, np.ndarray]
+    frame: pl.DataFrame, settings: TableSettings, y: np.ndarray, row_name: RowName, fixed: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Split the rows; the splits that are given stay as they are."""
     if settings.group and settings.time:
@@ -18,13 +18,13 @@ def split_table(
             f"data.group={settings.group} data.time={settings.time}: rows are split by groups or by time\n"
             "  expected one of the two"
         )
-    given = without_val(given) if settings.folds else given
-    shares = shares_of(settings.split, settings.folds, settings.fold, given)
-    if settings.group and len(given) > 1:
-        _check_groups(as_texts(frame[settings.group]).fill_null("").to_numpy(), settings.group, given)
-    if set(given) == set(SPLITS):
-        return given
-    pool = next(iter(given.values()))  # all rows, or those of data.train
+    fixed = without_val(fixed) if settings.folds else fixed
+    shares = shares_of(settings.split, settings.folds, settings.fold, fixed)
+    if settings.group and len(fixed) > 1:
+        _check_groups(as_texts(frame[settings.group]).fill_null("").to_numpy(), settings.group, fixed)
+    if set(fixed) == set(SPLITS):
+        return fixed
+    pool = next(iter(fixed.values()))  # all rows, or those of data.train
     folds = settings.folds, settings.fold
     if settings.group:
         rows = split_groups(as_texts(frame[settings.group][pool]).fill_null("").to_numpy(), shares, *folds)
@@ -33,16 +33,16 @@ def split_table(
     else:
         is_stratified = settings.stratify and y.ndim == 1
         rows = split_random(len(pool), shares, *folds, y[pool] if is_stratified else None)
-    return {name: given[name] if name in given and name != "train" else pool[rows[name]] for name in SPLITS}
+    return {name: fixed[name] if name in fixed and name != "train" else pool[rows[name]] for name in SPLITS}
 
 
-def _check_groups(groups: np.ndarray, name: str, given: dict[str, np.ndarray]) -> None:
+def _check_groups(groups: np.ndarray, name: str, fixed: dict[str, np.ndarray]) -> None:
     """Raise DataError if a group is in two of the files that are given as splits."""
-    of_split = [np.unique(groups[rows]) for rows in given.values()]
+    of_split = [np.unique(groups[rows]) for rows in fixed.values()]
     seen, counts = np.unique(np.concatenate(of_split), return_counts=True)
     if len(both := seen[counts > 1]):
         raise DataError(
-            f"data.group={name}: {counted(len(both), 'group')} of {', '.join(f'data.{each}' for each in given)} "
+            f"data.group={name}: {counted(len(both), 'group')} of {', '.join(f'data.{each}' for each in fixed)} "
             f"{'is' if len(both) == 1 else 'are'} in two files, such as {printable(str(both[0]))}\n"
             "  expected each group in one file; data.file=ALL, one file with all rows, is split by groups"
         )

@@ -1,4 +1,4 @@
-"""Tables with columns of any kind, from files of one's own or from a source: one encoded row per sample.
+"""Tables with columns of any kind, from the user's own files or from a source: one encoded row per sample.
 
 Nothing is read before `load`, or before a network is built, which needs the number of columns.
 """
@@ -24,6 +24,7 @@ from dlrun.data.table.read import Origin, read_table
 from dlrun.data.table.text import Format, TableText, check_format
 from dlrun.errors import DataError, UserError, first_line
 from dlrun.output.as_json import as_json
+from dlrun.output.report import Report
 from dlrun.paths import find
 from dlrun.spec import Columns
 from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name, Sampler
@@ -126,7 +127,7 @@ class TableFile(Encoded):
         self.resident = Resident(Arrays(x, y, x[:0], y[:0]), splits, device, lambda x, random: x, weights)
         self.header_lines = {"learns": self._learns()} | header_lines
 
-    def places(self, split: str) -> list[int]:
+    def origins(self, split: str) -> list[int]:
         """Return the samples' rows in the table, from 0, in the order of `targets`. Rows without a target count."""
         return self.rows[self.resident.rows[split].cpu().numpy()].tolist()
 
@@ -176,9 +177,9 @@ class TableFile(Encoded):
         """Turn encoded rows into values by column, for people to read."""
         return decode(x.cpu().numpy(), self.fitted())
 
-    def report(self) -> dict:
+    def report(self) -> Report:
         """Return the encoding as a file for the run's folder."""
-        return {"files": {"encoding.json": as_json(self.encoding, indent=1) + "\n"}}
+        return Report(files={"encoding.json": as_json(self.encoding, indent=1) + "\n"})
 
     def _learns(self) -> str:
         spec, target = self.spec, ", ".join(self.spec.target_names)
@@ -201,8 +202,10 @@ class TableFile(Encoded):
         """Return the parts of the table and its name."""
         if self.source is not None:
             frames = self.source()
-            kept = {name: frame.cast({pl.Enum: pl.Categorical}) for name, frame in frames.items()}  # no texts of a file
-            return {name: NamedFrame(frame, partial(_row_of, name)) for name, frame in kept.items()}, "the table"
+            plain = {
+                name: frame.cast({pl.Enum: pl.Categorical}) for name, frame in frames.items()
+            }  # no texts of a file
+            return {name: NamedFrame(frame, partial(_row_of, name)) for name, frame in plain.items()}, "the table"
         parts, where = {}, ""
         for name, file in self.paths.items():
             if file:

@@ -1,4 +1,4 @@
-"""Files of texts: find them, and tell whether they have changed."""
+"""Text files: find them, and detect changes."""
 
 import os
 from pathlib import Path

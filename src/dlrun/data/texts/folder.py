@@ -104,8 +104,8 @@ def _is_test(splits: list[str], classes: np.ndarray, test_fraction: float, rando
         order = np.random.RandomState(random_state).permutation(len(pool))
         shares = np.empty(len(pool))  # of its class that come before a text
         for each in np.unique(classes):
-            own = classes[pool[order]] == each
-            shares[own] = (np.arange(own.sum()) + 0.5) / max(1, own.sum())
+            of_class = classes[pool[order]] == each
+            shares[of_class] = (np.arange(of_class.sum()) + 0.5) / max(1, of_class.sum())
         chosen = order[np.argsort(shares, kind="stable")][: round(len(pool) * test_fraction)]
         is_test = np.isin(np.arange(len(splits)), pool[chosen]).tolist()
     if not 0 < sum(is_test) < len(splits):
@@ -116,10 +116,10 @@ def _is_test(splits: list[str], classes: np.ndarray, test_fraction: float, rando
 
 def _folder_texts(root: Path) -> tuple[list[Row], list[object], str]:
     """List (split, class, file) of each text, the names, sizes and times of the files, and describe the splits."""
-    found = split_folders(root, folders(root), "or rename the folders if they are classes")
+    folder_of = split_folders(root, folders(root), "or rename the folders if they are classes")
     rows: list[Row] = []
     contents: list[object] = ["folder", str(root)]
-    for split, folder in found.items() or [("", "")]:
+    for split, folder in folder_of.items() or [("", "")]:
         for name in folders(root / folder):
             files = text_files(root / folder / name)
             rows += [(split, name, path) for path in files]
@@ -129,7 +129,7 @@ def _folder_texts(root: Path) -> tuple[list[Row], list[object], str]:
             f"{root} has no class folders\n"
             "  expected a folder of .txt files per class, or train, val and test with these"
         )
-    return rows, contents, described(found)
+    return rows, contents, described(folder_of)
 
 
 def _csv_texts(path: Path, header: bool, text_column: str | None, label_column: str | None) -> list[Row]:

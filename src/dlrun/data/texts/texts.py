@@ -29,7 +29,7 @@ _UNITS = {"words": "words", "keras": "words", "characters": "characters"}
 
 @dataclass(frozen=True)
 class _TokensWithWords(Tokens):
-    """Tokens that can return their vocabulary. A plain function, so that copies of a net do not copy the data."""
+    """Tokens that can return their vocabulary, by a plain function: copies of a net then do not copy the data."""
 
     get_words: Callable[[], tuple[str, ...]] = tuple
 
@@ -93,8 +93,8 @@ class Texts(OnDevice):
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError if it does not match the spec."""
         corpus, splits, ids = self._read()
-        fit, test = np.arange(corpus.num_train), np.arange(corpus.num_train, len(corpus.labels))
-        x_train, x_test = (pad(corpus, ids, rows, *self.layout) for rows in (fit, test))
+        train, test = np.arange(corpus.num_train), np.arange(corpus.num_train, len(corpus.labels))
+        x_train, x_test = (pad(corpus, ids, rows, *self.layout) for rows in (train, test))
         labels = np.array(corpus.labels)
         arrays = Arrays(x_train, labels[: corpus.num_train], x_test, labels[corpus.num_train :])
         self.resident = Resident(arrays, splits, device, lambda x, random: x)
@@ -166,8 +166,8 @@ class Texts(OnDevice):
         if not self.stratify or corpus.num_val and not folds or not fraction and not folds:
             return split_rows(corpus.num_train, *self.split_config, corpus.num_val)
         labels = np.array(corpus.labels[: corpus.num_train])
-        found = split_random(corpus.num_train, (1 - fraction, fraction, 0.0), folds, fold, labels, "text")
-        return {name: found[name] for name in ("train", "val")}
+        splits = split_random(corpus.num_train, (1 - fraction, fraction, 0.0), folds, fold, labels, "text")
+        return {name: splits[name] for name in ("train", "val")}
 
     def _words(self) -> tuple[str, ...]:
         if not self.words:

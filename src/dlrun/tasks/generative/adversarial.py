@@ -12,11 +12,12 @@ from dlrun.clock import Clock
 from dlrun.data.base import SampleData
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
-from dlrun.output.drawing import GOOD, VAL, new_figure, plain_ticks
+from dlrun.output.figures import GOOD, VAL, new_figure, plain_ticks
+from dlrun.output.report import Report
 from dlrun.spec import Image, Table
 from dlrun.system.device import Device
 from dlrun.tasks.base import SampleTask
-from dlrun.tasks.generative.latent import draw, latent_plane, noise
+from dlrun.tasks.generative.latent import apply_in_chunks, latent_plane, noise
 from dlrun.tasks.generative.line import equilibrium, histograms
 from dlrun.tasks.generative.quality import SAMPLES, ClassifierLoader, Quality
 from dlrun.tasks.images import first_inputs, grid, image_figure, interpolate, rescaled
@@ -66,15 +67,15 @@ class Adversarial(SampleTask):
 
     def predict(self, batch: Tensor) -> Tensor:
         """Turn noise (B, latent) into samples (B, *shape), with pixels in [0, 1]."""
-        samples = draw(self.evaluated(), batch, self.device)
+        samples = apply_in_chunks(self.evaluated(), batch, self.device)
         return ((samples + 1) / 2).clamp(0, 1) if isinstance(self.spec, Image) else samples
 
     def preview(self, data: SampleData) -> dict[str, Tensor]:
         return previews(self.evaluated(), self.net.latent, self.num_samples, data, self.device)
 
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         net, critic = self.evaluated(), self.net.critic.eval()
-        return {"figures": figures(net, critic, self.net.latent, self.num_samples, data, self.device)}
+        return Report(figures(net, critic, self.net.latent, self.num_samples, data, self.device))
 
 
 @contextmanager
@@ -94,17 +95,22 @@ def measured(
     net: nn.Module, latent: int, quality: Quality, data: SampleData, split: str, device: Device
 ) -> dict[str, float]:
     """Measure the quality of a generator's samples from fixed noise."""
-    return quality.measure(lambda count, seed: draw(net, noise(latent, count, device, seed), device), data, split)
+    return quality.measure(
+        lambda count, seed: apply_in_chunks(net, noise(latent, count, device, seed), device), data, split
+    )
 
 
 @torch.no_grad()
 def previews(net: nn.Module, latent: int, count: int, data: SampleData, device: Device) -> dict[str, Tensor]:
     """Samples from the same noise every time: `count` images, or for points in the plane a density over the data's."""
     if isinstance(data.spec, Image):
-        return {"samples": grid((draw(net, noise(latent, count, device, 2), device) + 1) / 2)}
+        return {"samples": grid((apply_in_chunks(net, noise(latent, count, device, 2), device) + 1) / 2)}
     if not isinstance(data.spec, Table) or data.spec.features > 2:
         return {}
-    real, fake = first_inputs(data.batches("val"), SAMPLES), draw(net, noise(latent, SAMPLES, device, 2), device)
+    real, fake = (
+        first_inputs(data.batches("val"), SAMPLES),
+        apply_in_chunks(net, noise(latent, SAMPLES, device, 2), device),
+    )
     if data.spec.features == 1:
         return {"samples": histograms(real, fake)}
     reach = 1.2 * real.abs().max()
@@ -122,16 +128,18 @@ def _density(points: Tensor, reach: Tensor, side: int = 96) -> Tensor:
 @torch.no_grad()
 def figures(
     net: nn.Module, critic: nn.Module, latent: int, count: int, data: SampleData, device: Device
-) -> dict[str, object]:
+) -> dict[str, Callable]:
     """Figures of samples, of interpolations and, with two latent dimensions, of the latent plane.
 
     For points in the plane: the samples over the data, with contour lines of the critic. For numbers: see line.py.
     """
     if isinstance(data.spec, Image):
-        ends, decode = noise(latent, 20, device, 6), lambda z: (draw(net, z, device) + 1) / 2
+        ends, decode = noise(latent, 20, device, 6), lambda z: (apply_in_chunks(net, z, device) + 1) / 2
         lines = decode(interpolate(ends[:10], ends[10:], 10))
         sheets = previews(net, latent, count, data, device) | {"interpolation": grid(lines, 10)}
-        drawn: dict[str, object] = {name: partial(image_figure, sheet, TITLES[name]) for name, sheet in sheets.items()}
+        drawn: dict[str, Callable] = {
+            name: partial(image_figure, sheet, TITLES[name]) for name, sheet in sheets.items()
+        }
         return drawn | ({"latent_plane": partial(latent_plane, decode, device.torch_device)} if latent == 2 else {})
     features = data.spec.features if isinstance(data.spec, Table) else 0
     if features == 1:
@@ -142,11 +150,11 @@ def figures(
 def _plane(net: nn.Module, critic: nn.Module, latent: int, data: SampleData, device: Device) -> "Figure":
     """Draw test data and samples in the plane over contour lines of the critic."""
     real = first_inputs(data.batches("test"), SAMPLES)
-    fake = draw(net, noise(latent, SAMPLES, device, 2), device).cpu()
+    fake = apply_in_chunks(net, noise(latent, SAMPLES, device, 2), device).cpu()
     reach = 1.3 * real.abs().max().item()
     line = torch.linspace(-reach, reach, 120, device=real.device)
     points = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)  # (120, 120, 2)
-    level = draw(critic, points.view(-1, 2), device, 4000).view(120, 120).cpu()
+    level = apply_in_chunks(critic, points.view(-1, 2), device, 4000).view(120, 120).cpu()
     figure, axes = new_figure(6.4, 6.0)
     axes.contour(line.cpu().numpy(), line.cpu().numpy(), level.numpy(), 16, cmap="viridis", linewidths=0.7, alpha=0.7)
     axes.scatter(*real.cpu().T.numpy(), s=5, color=VAL, label="data", linewidths=0)

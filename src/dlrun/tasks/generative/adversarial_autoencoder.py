@@ -17,13 +17,14 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
 from dlrun.models.autoencoder import AdversarialAutoEncoder, AutoEncoder
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.generative.adversarial import frozen
 from dlrun.tasks.generative.gan import nonsaturating_critic, nonsaturating_generator
-from dlrun.tasks.generative.latent import draw, latent_figures, noise
+from dlrun.tasks.generative.latent import apply_in_chunks, latent_figures, noise
 from dlrun.tasks.generative.quality import ClassifierLoader, Quality, sliced_wasserstein
 from dlrun.tasks.images import first_inputs, grid, means, rescaled, sheets, side_by_side
 from dlrun.types import Size
@@ -127,7 +128,7 @@ class AdversarialAutoencoder(SampleTask):
     def predict(self, batch: Tensor) -> Tensor:
         """Reconstruct images (B, C, H, W) in [0, 1], or decode codes (B, latent) to such images."""
         net = self.evaluated()
-        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.device)
+        out = apply_in_chunks(net if batch.dim() == 4 else net.decoder, batch, self.device)
         return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
 
     def _samples(self, count: int, seed: int) -> Tensor:
@@ -143,8 +144,8 @@ class AdversarialAutoencoder(SampleTask):
         }
 
     @torch.no_grad()
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
         figures = sheets(self.preview(data, "test"))
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
-        return {"figures": figures | latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)}
+        return Report(figures | latent_figures(self.evaluated().encoder, self.predict, batches, self.spec))

@@ -17,11 +17,12 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
 from dlrun.models.autoencoder import AutoEncoder
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
-from dlrun.tasks.generative.latent import draw, latent_figures
+from dlrun.tasks.generative.latent import apply_in_chunks, latent_figures
 from dlrun.tasks.generative.pca import components, project
 from dlrun.tasks.images import first_inputs, image_figure, means, rescaled, sheets, side_by_side
 from dlrun.types import NonNegative
@@ -99,7 +100,7 @@ class Autoencoder(SampleTask):
     def predict(self, batch: Tensor) -> Tensor:
         """Reconstruct images (B, C, H, W) in [0, 1], or decode codes (B, latent) to such images."""
         net = self.evaluated()
-        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.device)
+        out = apply_in_chunks(net if batch.dim() == 4 else net.decoder, batch, self.device)
         return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
 
     @torch.no_grad()
@@ -115,7 +116,7 @@ class Autoencoder(SampleTask):
         }
 
     @torch.no_grad()
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         """Figures of reconstructions and interpolations, and the same for a linear code by PCA.
 
         pca_mse: the error with as many principal components of the train split as the code has numbers.
@@ -129,4 +130,4 @@ class Autoencoder(SampleTask):
         sheet = side_by_side(*next(pairs()))
         heads = ("originals", f"from {len(linear[1])} principal components")
         figures["pca_reconstructions"] = partial(image_figure, sheet, "PCA reconstructions, test", heads)
-        return {"figures": figures, "pca_mse": pca["mse"]}
+        return Report(figures, numbers={"pca_mse": pca["mse"]})

@@ -10,10 +10,11 @@ from torch import Tensor
 from dlrun.data.base import Batch, SampleData
 from dlrun.models.conditional_gan import ConditionalPair
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.spec import Image
 from dlrun.system.device import Device
 from dlrun.tasks.generative.gan import Gan
-from dlrun.tasks.generative.latent import draw, noise
+from dlrun.tasks.generative.latent import apply_in_chunks, noise
 from dlrun.tasks.generative.quality import SAMPLES, ClassifierLoader
 from dlrun.tasks.images import grid, image_figure
 from dlrun.types import Few, Size
@@ -70,14 +71,15 @@ class ConditionalGan(Gan):
         metrics = super().evaluate(data, split)
         if self.quality.features:
             z, y = self.codes(SAMPLES, 7)
-            found = self.quality.features.classify((draw(self.evaluated(), z, self.device) + 1) / 2).argmax(1)
-            metrics["class_acc"] = (found == y).float().mean().item()
+            samples = apply_in_chunks(self.evaluated(), z, self.device)
+            predicted = self.quality.features.classify((samples + 1) / 2).argmax(1)
+            metrics["class_acc"] = (predicted == y).float().mean().item()
         return metrics
 
     @torch.no_grad()
     def preview(self, data: SampleData) -> dict[str, Tensor]:
         z, _ = self.codes(self.num_samples, 2)
-        return {"samples": grid((draw(self.evaluated(), z, self.device) + 1) / 2, self.net.classes)}
+        return {"samples": grid((apply_in_chunks(self.evaluated(), z, self.device) + 1) / 2, self.net.classes)}
 
-    def report(self, data: SampleData) -> dict[str, object]:
-        return {"figures": {"samples": partial(image_figure, self.preview(data)["samples"], TITLE)}}
+    def report(self, data: SampleData) -> Report:
+        return Report({"samples": partial(image_figure, self.preview(data)["samples"], TITLE)})

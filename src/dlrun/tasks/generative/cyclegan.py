@@ -18,12 +18,13 @@ from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError, counted
 from dlrun.models.cyclegan import Cycle
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.spec import Image
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.generative.adversarial import frozen
 from dlrun.tasks.generative.gan import least_squares_critic
-from dlrun.tasks.generative.latent import draw
+from dlrun.tasks.generative.latent import apply_in_chunks
 from dlrun.tasks.generative.quality import SAMPLES, sliced_wasserstein
 from dlrun.tasks.images import first_inputs, grid, image_figure, rescaled
 from dlrun.types import NonNegative, Size
@@ -123,39 +124,41 @@ class Cyclegan(SampleTask):
     def measured(self, data: SampleData, split: str) -> list[dict[str, float]]:
         """For each domain, measures of the translation of its images, and the colourfulness of both.
 
-        swd, colour_of_translations: of what the other domain's images become; the other measures: of its own images.
+        swd and colour_of_translations are measured on images translated into this domain, the others on its own images.
         """
         to = self.evaluated()
         values: list[dict[str, list[Tensor]]] = [{}, {}]
         for batch in rescaled(data.batches(split), data, -1.0, 1.0):
             for here, there, x in domains(batch):
-                fake = draw(to[there], x, self.device)
-                cycle = (draw(to[here], fake, self.device) - x).abs().flatten(1).mean(1) / 2
-                found = {"cycle_mae": cycle, "luminance_corr": correlation(luminance(x), luminance(fake)), "real": x}
-                found |= {"colour": colourfulness(x)} if self.is_colour else {}
-                for name, value in found.items():
+                fake = apply_in_chunks(to[there], x, self.device)
+                cycle = (apply_in_chunks(to[here], fake, self.device) - x).abs().flatten(1).mean(1) / 2
+                measures = {"cycle_mae": cycle, "luminance_corr": correlation(luminance(x), luminance(fake)), "real": x}
+                measures |= {"colour": colourfulness(x)} if self.is_colour else {}
+                for name, value in measures.items():
                     values[here].setdefault(name, []).append(value)
-                found = {"fake": fake} | ({"colour_of_translations": colourfulness(fake)} if self.is_colour else {})
-                for name, value in found.items():
+                measures = {"fake": fake} | ({"colour_of_translations": colourfulness(fake)} if self.is_colour else {})
+                for name, value in measures.items():
                     values[there].setdefault(name, []).append(value)
         results = []
-        for found in ({name: torch.cat(parts) for name, parts in each.items()} for each in values):
-            real, fake = found.pop("real"), found.pop("fake")
+        for measures in ({name: torch.cat(parts) for name, parts in each.items()} for each in values):
+            real, fake = measures.pop("real"), measures.pop("fake")
             count = min(SAMPLES, len(real), len(fake))
             result = {"swd": sliced_wasserstein(real[:count], fake[:count]).item()}
-            results.append(result | {name: value.mean().item() for name, value in found.items()})
+            results.append(result | {name: value.mean().item() for name, value in measures.items()})
         return results
 
     def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
-        found = self.measured(data, split)
+        measures = self.measured(data, split)
         if self.is_colour:
-            found = [each | {"colour_gap": abs(each["colour"] - each["colour_of_translations"])} for each in found]
-        return {name: sum(each[name] for each in found) / len(found) for name in self.scores}
+            measures = [
+                each | {"colour_gap": abs(each["colour"] - each["colour_of_translations"])} for each in measures
+            ]
+        return {name: sum(each[name] for each in measures) / len(measures) for name in self.scores}
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
         """Translate images (B, C, H, W) in [0, 1] into both domains: (B, C, H, 2 W), the first domain on the left."""
-        both = [draw(to, 2 * batch - 1, self.device) for to in self.evaluated()]
+        both = [apply_in_chunks(to, 2 * batch - 1, self.device) for to in self.evaluated()]
         return ((torch.cat(both, 3) + 1) / 2).clamp(0, 1)
 
     @torch.no_grad()
@@ -165,19 +168,19 @@ class Cyclegan(SampleTask):
         for here, there in ((0, 1), (1, 0)):
             batches = rescaled(data.batches(split), data, -1.0, 1.0)
             x = first_inputs(((x[y == here], y) for x, y in batches), self.num_samples)
-            fake = draw(to[there], x, self.device)
-            rows = torch.cat((x, fake, draw(to[here], fake, self.device)))
+            fake = apply_in_chunks(to[there], x, self.device)
+            rows = torch.cat((x, fake, apply_in_chunks(to[here], fake, self.device)))
             sheets[f"from_{here}"] = grid((rows + 1) / 2, len(x))
         return sheets
 
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         """Sheets of translations of test images, and the measures of each domain."""
         names = self.spec.labels or ("the first domain", "the second domain")
-        figures = {
+        figures: dict[str, Callable] = {
             name: partial(image_figure, sheet, f"{names[here]}, translated to {names[1 - here]}, and back, test")
             for here, (name, sheet) in enumerate(self.preview(data, "test").items())
         }
-        return {"figures": figures, "domains": dict(zip(names, self.measured(data, "test"), strict=True))}
+        return Report(figures, numbers={"domains": dict(zip(names, self.measured(data, "test"), strict=True))})
 
 
 def domains(batch: Batch) -> list[tuple[int, int, Tensor]]:

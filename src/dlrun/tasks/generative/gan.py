@@ -50,7 +50,7 @@ class Gan(Adversarial):
         return self.net.generator, self.net.critic, batch[0]
 
     def code_losses(self, out: Tensor, z: Tensor) -> tuple[list[Tensor], Metrics]:
-        """Losses that both players add to theirs, and metrics: of what the critic's outputs tell of the codes z."""
+        """Return extra losses, for both players, and metrics on how well the critic recovers the codes z."""
         return [], {}
 
     def step(self, batch: Batch, clock: Clock) -> Metrics:

@@ -1,4 +1,4 @@
-"""InfoGAN: a GAN whose images tell the codes that they are made from, so that codes get a meaning without labels.
+"""InfoGAN: a GAN whose codes can be recovered from its images, so that they gain a meaning without labels.
 
 Source: Chen et al. 2016, equations 5 and 6: to the losses of the generator and of Q, which guesses the codes of an
 image and shares the critic's convolutions, comes a lower bound of the mutual information of codes and image,
@@ -19,11 +19,12 @@ from dlrun.data.base import SampleData
 from dlrun.models.infogan import InfoPair, uniform
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix
+from dlrun.output.report import Report
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.generative.gan import Gan
-from dlrun.tasks.generative.latent import draw, noise
+from dlrun.tasks.generative.latent import apply_in_chunks, noise
 from dlrun.tasks.generative.matching import clustering_accuracy, matched, purity
 from dlrun.tasks.generative.quality import ClassifierLoader
 from dlrun.tasks.images import grid, image_figure, rescaled
@@ -89,11 +90,11 @@ class Infogan(Gan):
     def categories(self, data: SampleData, split: str) -> tuple[Tensor, Tensor]:
         """The category (N,) in which Q sorts each image of a split, and its class (N,)."""
         critic, k = self.net.critic.eval(), self.net.categories
-        found = [
-            (draw(critic, x, self.device)[:, 1 : 1 + k].argmax(1), y)
+        pairs = [
+            (apply_in_chunks(critic, x, self.device)[:, 1 : 1 + k].argmax(1), y)
             for x, y in rescaled(data.batches(split), data, -1.0, 1.0)
         ]
-        return torch.cat([category for category, _ in found]), torch.cat([y for _, y in found])
+        return torch.cat([category for category, _ in pairs]), torch.cat([y for _, y in pairs])
 
     def counts(self, category: Tensor, y: Tensor) -> np.ndarray:
         """Number of images of each category (rows) and class."""
@@ -130,24 +131,24 @@ class Infogan(Gan):
         codes |= {f"code_{i + 1}": self.codes(SWEPT, 2, i) for i in range(self.net.codes)}
         columns = {name: len(z) // self.net.categories for name, z in codes.items()}
         net = self.evaluated()
-        return {name: grid((draw(net, z, self.device) + 1) / 2, columns[name]) for name, z in codes.items()}
+        return {name: grid((apply_in_chunks(net, z, self.device) + 1) / 2, columns[name]) for name, z in codes.items()}
 
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         """Sheets of all codes; with classes, test images by category, and the categories matched with classes."""
         sheets = self.preview(data)
         titles = {name: TITLES[name.partition("_")[0]].format(name.partition("_")[2]) for name in sheets}
-        figures: dict[str, object] = {n: partial(image_figure, sheet, titles[n]) for n, sheet in sheets.items()}
+        figures: dict[str, Callable] = {n: partial(image_figure, sheet, titles[n]) for n, sheet in sheets.items()}
         category, y = self.categories(data, "test")
         figures["clusters"] = partial(image_figure, self.sorted_images(data, category), TITLES["clusters"])
         if not self.classes:
-            return {"figures": figures}
+            return Report(figures)
         counts = self.counts(category, y)
         label_of = matched(counts)
         if self.net.categories == self.classes:
             by_class = counts[np.argsort(label_of)].T  # true classes in rows, matched categories in columns
             labels = self.spec.labels or tuple(map(str, range(self.classes)))
             figures["confusion_matrix"] = partial(confusion_matrix, by_class, labels)
-        return {"figures": figures, "class_of_category": label_of}
+        return Report(figures, numbers={"class_of_category": label_of})
 
     def sorted_images(self, data: SampleData, category: Tensor) -> Tensor:
         """A sheet with the first test images of each category in a row; grey where there are too few."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dlrun.output.drawing import COLOURS, drawable, new_figure, plain_ticks
+from dlrun.output.figures import COLOURS, drawable, new_figure, plain_ticks
 from dlrun.seeds import generator
 from dlrun.spec import Image
 from dlrun.system.device import Device
@@ -26,7 +26,7 @@ def noise(latent: int, count: int, device: Device, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def draw(net: Callable[[Tensor], Tensor], z: Tensor, device: Device, size: int = 500) -> Tensor:
+def apply_in_chunks(net: Callable[[Tensor], Tensor], z: Tensor, device: Device, size: int = 500) -> Tensor:
     """Apply a network to noise or images in chunks that fit into memory: (N, ...) -> (N, ...)."""
     outputs = []
     for chunk in (z,) if torch.compiler.is_exporting() else z.split(size):  # an exported graph must take any batch size
@@ -36,14 +36,16 @@ def draw(net: Callable[[Tensor], Tensor], z: Tensor, device: Device, size: int =
 
 
 @torch.no_grad()
-def latent_figures(encode: Encode, decode: Callable, batches: Callable[[], Iterator], spec: Image) -> dict[str, object]:
+def latent_figures(
+    encode: Encode, decode: Callable, batches: Callable[[], Iterator], spec: Image
+) -> dict[str, Callable]:
     """Figures of the latent space.
 
     interpolation: up to ten lines of ten images between the codes of two images. arithmetic, for up to ten classes: see
     `class_arithmetic`. latent_map and latent_plane, for two latent dimensions: the codes of all images (the book,
     section 12.1, after Hinton and Salakhutdinov 2006), and the images decoded over a grid of codes.
     """
-    figures: dict[str, object] = {}
+    figures: dict[str, Callable] = {}
     codes = encode(first_inputs(batches(), 20)).float()
     half = len(codes) // 2
     if half:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.data.base import SampleData
-from dlrun.output.drawing import DARK, GOOD, GREY, VAL, new_figure, plain_ticks
+from dlrun.output.figures import DARK, GOOD, GREY, VAL, new_figure, plain_ticks
 from dlrun.system.device import Device
-from dlrun.tasks.generative.latent import draw, noise
+from dlrun.tasks.generative.latent import apply_in_chunks, noise
 from dlrun.tasks.generative.quality import SAMPLES
 from dlrun.tasks.images import first_inputs
 
@@ -47,12 +47,12 @@ def equilibrium(net: nn.Module, critic: nn.Module, latent: int, data: SampleData
     Where both densities are small the discriminator has seen nothing, and is drawn thin.
     """
     real = first_inputs(data.batches("test"), SAMPLES)
-    fake = draw(net, noise(latent, SAMPLES, device, 2), device)
+    fake = apply_in_chunks(net, noise(latent, SAMPLES, device, 2), device)
     middle, reach = real.mean().item(), 5 * real.std().item()
     x = torch.linspace(middle - reach, middle + reach, 400, device=real.device)
     at = x.cpu().numpy()
     of_data, of_samples = (density(each.flatten().cpu().double().numpy(), at) for each in (real, fake))
-    d = torch.sigmoid(draw(critic, x[:, None], device)).cpu().numpy()
+    d = torch.sigmoid(apply_in_chunks(critic, x[:, None], device)).cpu().numpy()
     seen = of_data + of_samples > 0.02 * (of_data + of_samples).max()
     figure, axes = new_figure()
     axes.fill_between(at, of_data, color=VAL, alpha=0.35, label="data")

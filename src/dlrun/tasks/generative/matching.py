@@ -1,4 +1,4 @@
-"""Clusters beside classes: how well clusters that were found without labels agree with the classes of the samples."""
+"""Match clusters with classes: how well clusters found without labels agree with the samples' classes."""
 
 import numpy as np
 

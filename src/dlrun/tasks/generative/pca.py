@@ -13,7 +13,7 @@ LARGE = 2048  # with more features than this, the components are computed from t
 
 @torch.no_grad()
 def components(batches: Iterator, count: int) -> tuple[Tensor, Tensor]:
-    """The mean (D,) and the first `count` principal directions (count, D), or fewer if the images span fewer.
+    """The mean (D,) and the first `count` principal directions (count, D); fewer if the images span fewer dimensions.
 
     All images are used. With more than LARGE features only the first LARGE images are, because their Gram matrix is
     smaller than the covariance matrix.

@@ -18,11 +18,12 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
 from dlrun.models.autoencoder import VAE
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
-from dlrun.tasks.generative.latent import draw, latent_figures, noise
+from dlrun.tasks.generative.latent import apply_in_chunks, latent_figures, noise
 from dlrun.tasks.generative.quality import ClassifierLoader, Quality
 from dlrun.tasks.images import (
     first_inputs,
@@ -146,7 +147,7 @@ class Vae(SampleTask):
     def predict(self, batch: Tensor) -> Tensor:
         """Reconstruct images (B, C, H, W) in [0, 1] from their mean codes, or decode codes (B, latent) to images."""
         net = self.evaluated()
-        out = draw(net.decoder if batch.dim() == 2 else lambda x: net.decoder(net(x)[0]), batch, self.device)
+        out = apply_in_chunks(net.decoder if batch.dim() == 2 else lambda x: net.decoder(net(x)[0]), batch, self.device)
         return (torch.sigmoid(out) if self.bernoulli else out).clamp(0, 1)
 
     def _samples(self, count: int, seed: int) -> Tensor:
@@ -162,11 +163,11 @@ class Vae(SampleTask):
         }
 
     @torch.no_grad()
-    def report(self, data: SampleData) -> dict[str, object]:
+    def report(self, data: SampleData) -> Report:
         """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
         figures = sheets(self.preview(data, "test"))
         net, batches = self.evaluated(), lambda: rescaled(data.batches("test"), data, 0.0, 1.0)
-        return {"figures": figures | latent_figures(lambda x: net(x)[0], self.predict, batches, self.spec)}
+        return Report(figures | latent_figures(lambda x: net(x)[0], self.predict, batches, self.spec))
 
 
 def kl_to_standard(mean: Tensor, log_var: Tensor) -> Tensor:

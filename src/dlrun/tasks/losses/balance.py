@@ -1,4 +1,4 @@
-"""Classes of unequal size: the ratio of their sizes, and weights for the losses of their samples or pixels."""
+"""Imbalanced classes: the ratio of their sizes, and weights for the losses of their samples or pixels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.output.report import Report
 from dlrun.output.surfaces import weights
 
 
@@ -31,17 +32,17 @@ class Penalty:
             terms.append(self.l2 * torch.stack([w.square().sum() for w in self.weights.values()]).sum())
         return sum(terms[1:], terms[0])
 
-    def report(self, net: nn.Module) -> tuple[dict[str, object], dict[str, object]]:
+    def report(self, net: nn.Module) -> Report:
         """A figure of the largest penalised matrix, and the least, greatest and mean entry of each, in this network."""
         matrices = {name: net.get_parameter(name).detach().flatten(1).cpu().numpy() for name in self.weights}
         if not matrices:
-            return {}, {}
+            return Report()
         name = max(matrices, key=lambda name: matrices[name].size)
         ranges = {
             name: {"least": float(w.min()), "greatest": float(w.max()), "mean": float(w.mean())}
             for name, w in matrices.items()
         }
-        return {"weights": partial(weights, name, matrices[name])}, {"penalised_weights": ranges}
+        return Report({"weights": partial(weights, name, matrices[name])}, numbers={"penalised_weights": ranges})
 
 
 def penalised_weights(net: nn.Module, patterns: list[str]) -> dict[str, Tensor]:

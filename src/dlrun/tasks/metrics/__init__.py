@@ -32,7 +32,7 @@ def f1(counts: Array, *, average: Average = "auto") -> Higher:
 
 
 def precision(counts: Array, *, average: Average = "auto") -> Higher:
-    """The share of the samples predicted to be of a class that are of it."""
+    """The share of the samples predicted as a class that belong to it."""
     hits, predicted, true = _pooled(counts, average)
     return _averaged(np.where(predicted + true, _ratio(hits, predicted, 0.0), np.nan), average, true)
 
@@ -44,7 +44,7 @@ def recall(counts: Array, *, average: Average = "auto") -> Higher:
 
 
 def iou(counts: Array, *, average: Average = "auto") -> Higher:
-    """Intersection over union: hits / (predicted or true). Of masks, the mean over the classes is miou."""
+    """Intersection over union: hits / (predicted or true). For masks, the mean over the classes is called miou."""
     hits, predicted, true = _pooled(counts, average)
     return _averaged(_ratio(hits, predicted + true - hits), average, true)
 
@@ -80,8 +80,8 @@ def average_precision(y: Array, p: Array, *, average: Average = "auto") -> Highe
 
 def top(y: Array, p: Array, *, k: Size) -> Higher:
     """The share of the samples whose class is among the k likeliest."""
-    own = p[np.arange(len(y)), y]
-    return float(((p > own[:, None]).sum(1) < k).mean())
+    of_class = p[np.arange(len(y)), y]
+    return float(((p > of_class[:, None]).sum(1) < k).mean())
 
 
 def brier(y: Array, p: Array) -> Lower:

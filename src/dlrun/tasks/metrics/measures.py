@@ -67,22 +67,22 @@ class Measures:
             return [name]
         return [f"{name.removesuffix(f'_{average}')}_{each}" for each in self.each]
 
-    def __call__(self, given: Mapping[str, Any]) -> dict[str, float]:
-        """The scores over a split. given: what metrics may ask for, by name."""
-        return self._scores(self.functions, given)
+    def __call__(self, arrays: Mapping[str, Any]) -> dict[str, float]:
+        """The scores over a split. arrays: what metrics may ask for, by name."""
+        return self._scores(self.functions, arrays)
 
-    def _scores(self, functions: dict[str, Function], given: Mapping[str, Any]) -> dict[str, float]:
-        found: dict[str, float] = {}
+    def _scores(self, functions: dict[str, Function], arrays: Mapping[str, Any]) -> dict[str, float]:
+        scores: dict[str, float] = {}
         for name, call in functions.items():
             names = self._names(name, call)
-            found |= dict(zip(names, self._called(name, call, given, len(names)), strict=True))
-        return found
+            scores |= dict(zip(names, self._called(name, call, arrays, len(names)), strict=True))
+        return scores
 
-    def _called(self, name: str, call: Function, given: Mapping[str, Any], count: int) -> list[float]:
+    def _called(self, name: str, call: Function, arrays: Mapping[str, Any], count: int) -> list[float]:
         """The numbers of one metric. Raises UserError if code of the user's own fails or returns something else."""
-        expected = f"  expected {'a number' if count == 1 else f'{count} numbers'} from {shapes(call, given)}"
+        expected = f"  expected {'a number' if count == 1 else f'{count} numbers'} from {shapes(call, arrays)}"
         try:
-            result = call(**{key: given[key] for key in parameters(call)})
+            result = call(**{key: arrays[key] for key in parameters(call)})
         except Exception as error:
             if call.func.__module__.startswith("dlrun."):
                 raise
@@ -100,26 +100,26 @@ class Measures:
 
         Those over several targets are means over them, too. The root of the mean squared error comes from that mean.
         """
-        found = {}
+        metrics = {}
         for name, call in self.functions.items():
             word = call.func.__name__ if call.func.__module__ == "dlrun.tasks.metrics" else ""
             if word in PER_SAMPLE and call.keywords.get("average", "mean") == "mean":
-                found[name] = PER_SAMPLE[word](out, y, **{k: v for k, v in call.keywords.items() if k != "average"})
+                metrics[name] = PER_SAMPLE[word](out, y, **{k: v for k, v in call.keywords.items() if k != "average"})
             elif word == "rmse" and y.shape[1] == 1:
-                found["mse"] = (out - y).square().mean(1)
-        return found
+                metrics["mse"] = (out - y).square().mean(1)
+        return metrics
 
     def logged(self, means: dict[str, float]) -> dict[str, float]:
         """The metrics of training from the means over its samples and the counts of its outcomes."""
-        found = {name: value for name, value in means.items() if not name.startswith(f"{OUTCOMES}/")}
+        scores = {name: value for name, value in means.items() if not name.startswith(f"{OUTCOMES}/")}
         table = np.zeros(self.classes**2, np.int64)
-        for name in means.keys() - found.keys():
+        for name in means.keys() - scores.keys():
             table[int(name.rpartition("/")[2])] = means[name]
         if table.any():
-            found |= self._scores(self.of_counts, {"counts": table.reshape(self.classes, self.classes)})
-        if "mse" in found and "rmse" in self.functions:
-            found["rmse"] = found["mse"] ** 0.5
-        return found
+            scores |= self._scores(self.of_counts, {"counts": table.reshape(self.classes, self.classes)})
+        if "mse" in scores and "rmse" in self.functions:
+            scores["rmse"] = scores["mse"] ** 0.5
+        return scores
 
 
 def examples(spec: Learnable | Mask) -> dict[str, np.ndarray]:
@@ -136,9 +136,9 @@ def examples(spec: Learnable | Mask) -> dict[str, np.ndarray]:
     return {"y": y, "p": p, "predicted": p.argmax(1), "counts": counts(y, p.argmax(1), spec.classes)}
 
 
-def shapes(call: Function, given: Mapping[str, Any]) -> str:
-    """What a metric got, for a message."""
-    return ", ".join(f"{name} {given[name].dtype} {given[name].shape}" for name in parameters(call))
+def shapes(call: Function, arrays: Mapping[str, Any]) -> str:
+    """Describe the inputs that a metric was given, for a message."""
+    return ", ".join(f"{name} {arrays[name].dtype} {arrays[name].shape}" for name in parameters(call))
 
 
 def _misfit(call: Function, passed: Collection[str]) -> str:
@@ -152,8 +152,10 @@ def _misfit(call: Function, passed: Collection[str]) -> str:
 
 def _fitting(passed: Collection[str]) -> str:
     """The metrics that fit, for a message."""
-    own = inspect.getmembers(metrics, lambda each: inspect.isfunction(each) and each.__module__ == metrics.__name__)
-    fit = [name for name, each in own if name[0] != "_" and set(parameters(partial(each))) <= set(passed)]
+    built_in = inspect.getmembers(
+        metrics, lambda each: inspect.isfunction(each) and each.__module__ == metrics.__name__
+    )
+    fit = [name for name, each in built_in if name[0] != "_" and set(parameters(partial(each))) <= set(passed)]
     return ", ".join("topK" if name == "top" else name for name in fit)
 
 
@@ -189,8 +191,8 @@ def name_of(call: Function) -> str:
 
 def parameters(call: Function) -> list[str]:
     """The names of a metric's inputs."""
-    found = inspect.signature(call.func).parameters.values()
-    return [each.name for each in found if each.name in (*OF_CLASSES, *OF_TARGETS)]
+    parameters = inspect.signature(call.func).parameters.values()
+    return [each.name for each in parameters if each.name in (*OF_CLASSES, *OF_TARGETS)]
 
 
 def better(call: Function) -> Literal["max", "min"]:

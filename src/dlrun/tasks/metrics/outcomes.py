@@ -28,10 +28,10 @@ def gathered(batches: Sequence[tuple[Tensor, Tensor]], dist: Distributed) -> Out
 
     Of N processes, each one has every N-th batch.
     """
-    own = [(y.cpu(), predicted.cpu()) for y, predicted in batches]
-    others = dist.gather_objects(own)
+    of_rank = [(y.cpu(), predicted.cpu()) for y, predicted in batches]
+    others = dist.gather_objects(of_rank)
     if dist.rank:
         return None
-    ordered = [batch for turn in zip_longest(own, *others) for batch in turn if batch is not None]
+    ordered = [batch for turn in zip_longest(of_rank, *others) for batch in turn if batch is not None]
     y, predicted = (torch.cat(column).numpy() for column in zip(*ordered, strict=True))
     return Outcomes(y, predicted)

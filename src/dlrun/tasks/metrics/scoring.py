@@ -82,16 +82,16 @@ class Scoring:
         if counts and skew(counts, list(map(str, counts))) and "balanced_acc" not in self.measures.functions:
             self.measures.add("balanced_acc", partial(balanced_acc))
 
-    def fitted(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """The class counts, and the threshold if val chooses it."""
         values: dict[str, Any] = {"class_counts": self.counts} if self.counts else {}
         return values | (self.decision.state_dict() if self.decision.metric else {})
 
-    def restore(self, fitted: dict[str, Any]) -> None:
-        """Raises ValueError unless `fitted` has the form that `fitted` returns."""
-        counts = fitted.get("class_counts")
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Raises ValueError unless `state` has the form that `extra_state` returns."""
+        counts = state.get("class_counts")
         if counts is not None and not (isinstance(counts, list) and len(counts) == self.classes):
             raise ValueError(f"class_counts: expected {self.classes} numbers")
         self.count(counts)
         if self.decision.metric:
-            self.decision.load_state_dict({"threshold": fitted.get("threshold")})
+            self.decision.load_state_dict({"threshold": state.get("threshold")})

@@ -1,1 +1,1 @@
-"""Ways to train a network better or at less cost, which a task may use, each in a module of its own."""
+"""Training techniques that any task may use, one in each module."""

@@ -68,8 +68,8 @@ class Freezing:
             rate |= dict.fromkeys(find(pattern, f"task.lr_multipliers has {pattern!r}"), factor)
         if frozen and not any(start == 0 for start in self.start.values()):
             raise UserError(
-                f"task.freeze={freeze} leaves nothing that learns from the start, of {named(self.params)}\n"
-                "  expected at least one layer that does, such as task.freeze=['*','!head']"
+                f"task.freeze={freeze} freezes every parameter at the start: {named(self.params)}\n"
+                "  expected at least one trainable layer, such as task.freeze=['*','!head']"
             )
         self.norms = [(name, m) for name, m in net.named_modules() if isinstance(m, BatchNorm)]
         self.moments = sorted({moment for moment in (*self.start.values(), *self.end.values()) if 0 < moment < inf})

@@ -46,5 +46,5 @@ class Resizing:
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"task.resize has {share}: this net cannot take images of {height}x{width}\n"
-                f"  expected shares that leave it images that it can take ({first_line(error)})"
+                f"  expected larger shares, or task.resize=[] ({first_line(error)})"
             ) from None

@@ -6,6 +6,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dlrun.clock import Clock
+
+
+def epsilon_at(clock: Clock, start: float, end: float, share: float) -> float:
+    """The probability of a random action: it falls from `start` to `end` over the first `share` of the run."""
+    return end + (start - end) * max(0.0, 1 - clock.fraction / share) if share else end
+
 
 class Actor(Protocol):
     """Chooses actions: a policy, or action values with random exploration."""

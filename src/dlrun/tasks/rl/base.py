@@ -13,6 +13,7 @@ from dlrun.data.base import EnvData
 from dlrun.errors import UserError
 from dlrun.models.options import options_of
 from dlrun.optim.update import Update
+from dlrun.output.report import Report
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
@@ -125,7 +126,7 @@ class RLTask(Task[EnvData, BatchT]):
         envs.close()
         return list(zip(returns.tolist(), lengths.tolist(), strict=True))
 
-    def report(self, data: EnvData) -> dict[str, object]:
+    def report(self, data: EnvData) -> Report:
         """A video of an episode, if the data asks for one: recorded when it is drawn."""
 
         @torch.inference_mode()
@@ -133,7 +134,7 @@ class RLTask(Task[EnvData, BatchT]):
             actions = self.predict(torch.from_numpy(obs).to(self.device.torch_device))
             return scale_actions(self.spec, actions.cpu().numpy())
 
-        return {"videos": {"video": partial(data.record_video, act, mix(SPLITS["test"], 1, 3))}}
+        return Report(videos={"video": partial(data.record_video, act, mix(SPLITS["test"], 1, 3))})
 
     def scalars(self, batch: Played, **values: float | list[float]) -> Metrics:
         """Numbers on the host as metrics, with the batch's mean return and length."""

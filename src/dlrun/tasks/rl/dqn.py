@@ -25,7 +25,7 @@ from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.actors import EpsilonGreedy
+from dlrun.tasks.rl.actors import EpsilonGreedy, epsilon_at
 from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.replay import Replay
 from dlrun.types import Count, Few, Fraction, Index, Positive, Size
@@ -111,8 +111,7 @@ class DQN(RLTask[Round]):
                 f"{clock.epochs * data.epoch_frames}\n  expected fewer, or a longer run (trainer.epochs)"
             )
         self.collector.start(data, clock)
-        start, end, until = self.epsilons
-        epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
+        epsilon = epsilon_at(clock, *self.epsilons)
         randoms = [np.random.default_rng(mix(seed, clock.step, 0, 1)) for seed in self.collector.seeds(clock)]
         shape = self.num_steps, len(self.collector.obs) // len(randoms)
         explores = np.concatenate([random.random(shape) for random in randoms], 1) < epsilon

@@ -24,11 +24,12 @@ from dlrun.data.base import EnvData
 from dlrun.errors import UserError
 from dlrun.models.policy import ValueTable
 from dlrun.optim.update import Update
-from dlrun.output.drawing import ink, new_figure, short
+from dlrun.output.figures import ink, new_figure, short
+from dlrun.output.report import Report
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.actors import EpsilonGreedy
+from dlrun.tasks.rl.actors import EpsilonGreedy, epsilon_at
 from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.collector import Episodes
 from dlrun.tasks.rl.returns import rewards_to_go
@@ -107,8 +108,7 @@ class Tabular(RLTask[Episodes | Transitions]):
     def collect(self, data: EnvData, clock: Clock) -> Episodes | Transitions:
         if self.method == "value_iteration":
             return self.transitions(data)
-        start, end, until = self.epsilons
-        epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
+        epsilon = epsilon_at(clock, *self.epsilons)
         actor = EpsilonGreedy(self.action_values, self.spec.outputs, epsilon, starts=self.method != "td0")
         return self.collector.episodes(actor, data, clock)
 
@@ -169,18 +169,21 @@ class Tabular(RLTask[Episodes | Transitions]):
         entries = entries + (batch.actions[rows] if values.shape[1] > 1 else 0)
         return errors, 1 / torch.bincount(entries)[entries]
 
-    def report(self, data: EnvData) -> dict[str, object]:
+    def report(self, data: EnvData) -> Report:
         """The values and, if the states form a grid, figures of the values and of the greedy policy."""
-        results = super().report(data)
+        report = super().report(data)
         try:
             transitions = self.transitions(data)
         except UserError:
-            return results
+            return report
         with torch.no_grad():
             q = self.action_values(torch.eye(self.spec.features, device=self.device.torch_device))
         if transitions.shape:
-            results["figures"] = {name: partial(draw, q, transitions, name == "policy") for name in ("value", "policy")}
-        return results | {"values": [[round(value, 4) for value in row] for row in q.tolist()]}
+            report.figures = {
+                name: partial(policy_figure, q, transitions, name == "policy") for name in ("value", "policy")
+            }
+        report.numbers = {"values": [[round(value, 4) for value in row] for row in q.tolist()]}
+        return report
 
 
 def read_transitions(table: list, shape: tuple[int, int] | None, device: torch.device) -> Transitions:
@@ -197,7 +200,7 @@ def read_transitions(table: list, shape: tuple[int, int] | None, device: torch.d
     return Transitions(rewards.to(device), after.to(device), reached, shape)
 
 
-def draw(q: Tensor, transitions: Transitions, arrows: bool) -> "Figure":
+def policy_figure(q: Tensor, transitions: Transitions, arrows: bool) -> "Figure":
     """Draw the best values over the grid, with their numbers or with arrows for the best actions."""
     rows, columns = transitions.shape or (1, len(q))
     best, after = q.max(1).values.cpu(), transitions.after.cpu()

@@ -1,0 +1,21 @@
+"""What a task, a network or a data set reports at the end of a run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Report:
+    """The parts of a report, each by name.
+
+    figures: functions that return a matplotlib figure. lines: by plot, lists of numbers by label. videos: functions
+    that return frames and frames per second, None if no video is wanted, or the reason why there is none. files: texts
+    by file name, for the run's folder. numbers: entries of the summary; large matrices (NumPy) become files.
+    """
+
+    figures: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    lines: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    videos: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,100 @@
+"""A stacked network computes what the networks of its jobs compute."""
+
+from copy import deepcopy
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from dlrun.seeds import mix
+from dlrun.stack.functions import NotStackable
+from dlrun.stack.net import StackedNet
+
+K, B = 5, 6
+
+
+class Reader(nn.Module):
+    """Words -> recurrent layer -> outputs."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.words, self.read = nn.Embedding(20, 6, padding_idx=0), kind(6, 5, batch_first=True, bidirectional=True)
+        self.out = nn.Linear(10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.read(self.words(x))[0].mean(1))
+
+
+class Own(nn.Module):
+    """Arithmetic with parameters and a buffer, in no layer of torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.out = nn.Parameter(torch.randn(4)), nn.Linear(4, 3)
+        self.register_buffer("mean", torch.randn(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out((x * self.scale.exp()) @ (self.scale[:, None] - self.mean).square())
+
+
+def dense() -> nn.Module:
+    norms = nn.BatchNorm1d(8), nn.PReLU(), nn.Dropout(0.3), nn.Linear(8, 8), nn.LayerNorm(8), nn.Dropout(0.2)
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 8), *norms, nn.RMSNorm(8), nn.Linear(8, 3, bias=False))
+
+
+def convolutions() -> nn.Module:
+    first = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, 2, groups=2, bias=False)
+    norms = nn.GroupNorm(2, 6), nn.InstanceNorm2d(6, affine=True), nn.ConvTranspose2d(6, 2, 3, 2, output_padding=1)
+    return nn.Sequential(*first, *norms, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 3))
+
+
+NETS = {
+    "dense": (dense, (B, 4)), "own": (Own, (B, 4)), "convolutions": (convolutions, (B, 2, 9, 9)),
+    "large_convolution": (lambda: nn.Sequential(nn.Conv2d(8, 3, 3), nn.AvgPool2d(28), nn.Flatten()), (B, 8, 30, 30)),
+    "lstm": (partial(Reader, nn.LSTM), None), "gru": (partial(Reader, nn.GRU), None),
+    "rnn": (partial(Reader, nn.RNN), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_stacked_network_computes_what_its_jobs_compute(name):
+    torch.manual_seed(0)
+    make, shape = NETS[name]
+    nets = [make() for _ in range(K)]
+    alone = deepcopy(nets)
+    inputs = [torch.randn(shape) if shape else torch.randint(0, 20, (B, 7)) for _ in nets]
+    net = StackedNet(nets).train()
+    net.jobs.seed(list(range(K)), step=3)
+    net(torch.cat(inputs)).square().sum().backward()
+    for k, (one, x) in enumerate(zip(alone, inputs, strict=True)):
+        torch.manual_seed(mix(k, 3, 0))  # as a job alone is seeded before its step
+        one(x).square().sum().backward()
+        for param, wanted in zip(nets[0].parameters(), one.parameters(), strict=True):
+            torch.testing.assert_close(net.leaves[param].grad[k], wanted.grad, rtol=1e-3, atol=1e-4)
+        for buffer, wanted in zip(nets[k].buffers(), one.buffers(), strict=True):
+            torch.testing.assert_close(buffer, wanted)
+
+
+class InPlace(Own):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x.mul_(self.scale))
+
+
+class Constant(Own):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x + self.scale * torch.arange(4.0))
+
+
+def test_a_layer_without_a_stacked_form_is_named():
+    ids = torch.ones(4, dtype=torch.long)
+    for net, x, why in (
+        (InPlace(), torch.ones(4, 4), "^scale of InPlace: mul_ has no stacked form$"),
+        (Constant(), torch.ones(4, 4), "^scale of Constant: mul has no stacked form$"),
+        (nn.Sequential(nn.Embedding(4, 3, max_norm=1.0)), ids, "0.weight of Embedding: an embedding with max_norm"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Dropout1d(0.5)), torch.ones(4, 4), "1: Dropout1d has no stacked form"),
+    ):
+        with pytest.raises(NotStackable, match=why):
+            StackedNet([net, deepcopy(net)]).train()(x)
+    with pytest.raises(NotStackable, match="1 is not the same layer in all jobs"):
+        StackedNet([nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential(nn.Linear(2, 2), nn.Tanh())])
