@@ -44,7 +44,7 @@ def _without_blanks(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
 
 
 def empty_rows(frame: pl.DataFrame) -> pl.Series | None:
-    """Return whether each row has no value at all; None if all rows have one."""
+    """Return whether each row has no value at all; None if all of them have one."""
     is_empty = pl.Series([True]).new_from_index(0, frame.height)
     for column in frame:  # until a row has none left that may be empty
         if not column.null_count() or not (is_empty := is_empty & column.is_null()).any():
