@@ -120,7 +120,7 @@ def test_columns_that_training_left_out_are_ignored(tmp_path):
     assert np.array_equal(run.outputs(list(frame.iter_rows(named=True))), wanted)
     frame.drop("object").write_parquet("odd.parquet")
     assert np.array_equal(run.outputs("odd.parquet"), wanted)
-    with pytest.raises(dlrun.UserError, match=r"x, row 1: .*\n  expected values as the run's"):
+    with pytest.raises(dlrun.UserError, match="x, row 1: .* List"):
         run.predict({"a": [1, 2]})
 
 

@@ -303,11 +303,14 @@ def test_too_short_a_series_is_not_predicted_from(run, rows, message, tmp_path):
 
 @pytest.mark.parametrize(("change", "keys", "message"), [
     ({}, ["data.horizon=30"], "data.horizon=30 .*at most 20 rows of val follow each other\n  expected 35"),
+    ({}, ["data.window=100"], "data.window=100 .*at most 60 rows of train .*choose a smaller window"),
+    ({}, ["data.window=400"], "data.window=400 .*at most 60 rows of train .*choose a smaller window"),
     ({}, ["data.target=temp"], "data.target=temp: .* has no such column"),
     ({}, ["data.time=sky"], "data.time=sky: its values are no dates and no numbers, such as 'sun'"),
     ({3: {"hour": 2}}, [], "line 5: the time hour is that of another row"),
     ({3: {"hour": ""}}, [], "line 5: no value of data.time=hour"),
     ({3: {"t": "warm"}}, ["data.learn=regression"], "line 5: t is 'warm'\n  expected a number"),
+    ({0: {"t": ""}, 1: {"t": ""}, 9: {"t": "warm"}}, ["data.learn=regression"], "line 11: t is 'warm'"),
     ({3: {"wind": "inf"}}, [], "line 5: wind is 'inf'\n  expected a finite number"),
     ({i: {"t": 1} for i in range(100)}, [], "the target t is always 1"),
     ({}, ["data.window=null"], "nothing follows a whole series"),
