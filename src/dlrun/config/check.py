@@ -4,7 +4,6 @@ No torch, so that a config error takes milliseconds.
 """
 
 import re
-import shlex
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from dlrun.config.auto import resolve_auto
@@ -13,7 +12,7 @@ from dlrun.config.check_pairing import check_net, check_pairing
 from dlrun.config.named import WORD, problems_of_named
 from dlrun.config.renamed import renamed
 from dlrun.config.signatures import Signature, is_allowed, of_rest, signature, spec_names
-from dlrun.config.values import mismatch
+from dlrun.config.values import mismatch, written_as_text
 from dlrun.errors import ConfigError, UserError, listed, nearest
 from dlrun.spec import Spec
 from dlrun.types import KINDS, Nested, NonNegative, Positive, is_text
@@ -159,29 +158,10 @@ def _problems_of_key(builder: Signature, key: object, value: Any, path: str) -> 
         return wrong
     if _names_target(value):
         return [f"{path}.{key}={_short(value)}: no object is built here; expected values without _target_"]
-    expected = mismatch(value, annotation)
-    return (
-        [f"{path}.{key}={_short(value)}: expected {expected}{_as_text(value, annotation, f'{path}.{key}')}"]
-        if (expected)
-        else []
-    )
-
-
-def _as_text(value: Any, annotation: object, path: str) -> str:
-    """Say how numbers, true and false are written as text, or a name with a point in a mapping, if that would fit."""
-    if isinstance(value, dict):
-        names = {f"{first}.{last}": text for first, inner in value.items() if isinstance(inner, dict)
-                 for last, text in inner.items()}  # fmt: skip
-        if not names or mismatch(names, annotation):
-            return ""
-        written = ", ".join(f"{name}: {text}" for name, text in names.items())
-        return f"; a name with a point is written {shlex.quote(f'{path}={{{written}}}')}"
-    plain = value if isinstance(value, list | tuple) else [value]
-    texts = [_short(each) if isinstance(each, bool | int | float) else each for each in plain]
-    if texts == list(plain) or mismatch(texts if plain is value else texts[0], annotation):
-        return ""
-    written = ",".join(f'"{text}"' for text in texts)
-    return f"\n    as text: {shlex.quote(f'{path}=[{written}]' if plain is value else f'{path}={written}')}"
+    if not (expected := mismatch(value, annotation)):
+        return []
+    hint = written_as_text(value, annotation, f"{path}.{key}")
+    return [f"{path}.{key}={_short(value)}: expected {expected}{hint}"]
 
 
 def _problems_of_trackers(section: object) -> list[str]:

@@ -167,10 +167,11 @@ def _other(run: "FinishedRun", section: dict, split: str) -> tuple["Data", list[
     from dlrun.spec import Tokens
 
     other, run_spec = build(section), run.data.spec
-    splits_alike = isinstance(other, Encoded | ArraySet)  # by the run's encoding; others are encoded anew below
-    if type(other) is type(run.data) and hasattr(other, "load_like") and (split == "all" or splits_alike):
-        more = {"keep_splits": split != "all"} if splits_alike else {}
-        other.load_like(run.data.fitted(), run.device.torch_device, **more)
+    reads_all = split == "all"  # or each split alike; other kinds of data are encoded anew below
+    if isinstance(other, Encoded | ArraySet):
+        other.keeps_splits, reads_all = not reads_all, True
+    if reads_all and type(other) is type(run.data) and hasattr(other, "load_like"):
+        other.load_like(run.data.fitted(), run.device.torch_device)
         new = getattr(other, "header_lines", {}).get("unseen")
         return other, [f"note: {new}"] if new else []
     if isinstance(run.data, Encoded) or isinstance(other, Encoded):

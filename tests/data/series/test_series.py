@@ -287,6 +287,16 @@ def test_a_run_forecasts_the_values_after_a_file(run, tmp_path, monkeypatch, cap
     assert json.loads((run / "summary.json").read_text())["test"]["baselines"].keys() == {"last value"}
 
 
+@pytest.mark.parametrize("labels", ["True False", "1.0 3.0"])
+def test_classes_of_another_file_are_read_as_in_the_run(labels, tmp_path):
+    rows = [row | {"sky": labels.split()[i % 3 == 0]} for i, row in enumerate(weather(100))]
+    keys = ["data.target=sky", "data.time=hour", "data.window=5", "data.learn=classification"]
+    data = loaded(write(tmp_path / "a.csv", rows), *keys)
+    again = build(compose("data=series", "model=linear", f"data.file={tmp_path}/a.csv", *keys)[0]["data"])
+    again.load_like(data.fitted(), CPU)
+    assert torch.equal(again.targets("test")[:10], torch.cat([data.targets("train")])[:10])
+
+
 def command(monkeypatch, capsys, *arguments: object) -> str:
     monkeypatch.setattr("sys.argv", ["dl-runs", *map(str, arguments)])
     main()

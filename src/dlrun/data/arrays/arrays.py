@@ -49,6 +49,8 @@ class ArraySet(OnDevice):
     Batches: x float, as `spec.shape`; y int64 (B,) or float (B, targets).
     """
 
+    keeps_splits: bool = False  # in load_like
+
     def __init__(
         self,
         *,
@@ -117,10 +119,10 @@ class ArraySet(OnDevice):
         self.restore(fitted, device, channels_last)
         self._store(arrays, splits)
 
-    def load_like(self, fitted: dict, device: torch.device, keep_splits: bool = False) -> None:
-        """Read the arrays as samples of a run whose data has learned `fitted`. All of them are the test split.
+    def load_like(self, fitted: dict, device: torch.device) -> None:
+        """Read the arrays as samples of a run whose data has learned `fitted`. All are the test split.
 
-        keep_splits: split them as the config says.
+        keeps_splits, set before: they are split as the config says.
         """
         x, y, fixed = joined(self._read())
         self.restore(fitted, device)
@@ -128,7 +130,7 @@ class ArraySet(OnDevice):
         x = as_bytes(x, self.levels) if fitted["kind"] == "images" else standardised(x, fitted["mean"], fitted["std"])
         none = np.arange(0)
         splits = {"train": none, "val": none, "test": np.arange(len(x))}
-        self._store(Arrays(x, y, x[:0], y[:0]), self._cut(fixed, y) if keep_splits else splits)
+        self._store(Arrays(x, y, x[:0], y[:0]), self._cut(fixed, y) if self.keeps_splits else splits)
 
     def fitted(self) -> dict:
         """Return the kind of the arrays, and the statistics of the train split."""

@@ -11,7 +11,7 @@ from dlrun.data.series.order import Rows, ordered
 from dlrun.data.series.windows import Windowing, longest, starts_of
 from dlrun.data.splits import SPLITS, shares_of, split_random
 from dlrun.data.table.columns import RowName, as_numbers, kind_of
-from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen_levels
+from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen_line
 from dlrun.data.table.prepare import NamedFrame, check_columns, describe_columns, describe_left_out, has_values
 from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.targets import learned, moments
@@ -116,8 +116,7 @@ def prepare_like(
             raise DataError(f"{where} has no window of {form.span} steps with targets\n  expected longer series")
         starts = {"train": found[:0], "val": found[:0], "test": found}
     x = encode(rows.frame, encoding, rows.row_name)
-    new = "; ".join(f"{name}: {note}" for name, note in unseen_levels(rows.frame, x, encoding).items())
-    return Prepared(x, y, starts, encoding, {"unseen": new} if new else {}, rows.ids, rows.names)
+    return Prepared(x, y, starts, encoding, unseen_line(rows.frame, x, encoding), rows.ids, rows.names)
 
 
 def form_like(encoding: Encoding, stride: int) -> Windowing:

@@ -216,6 +216,12 @@ def unseen_levels(frame: pl.DataFrame, x: Array, encoding: Encoding) -> dict[str
     return {name: note for name, note in notes.items() if note}
 
 
+def unseen_line(frame: pl.DataFrame, x: Array, encoding: Encoding) -> dict[str, str]:
+    """Return the header's line about `unseen_levels`, by its title; none if there are none."""
+    new = unseen_levels(frame, x, encoding)
+    return {"unseen": "; ".join(f"{name}: {note}" for name, note in new.items())} if new else {}
+
+
 def decode(x: Array, encoding: Encoding) -> list[dict[str, float | str]]:
     """Turn encoded rows back into values by column, as far as the encoding allows; missing ones are left out."""
     numbers, categories, rows = encoding["numbers"], encoding["categories"], []

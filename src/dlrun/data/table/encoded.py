@@ -24,13 +24,10 @@ class Encoded(OnDevice):
         """Read the table and put it on the device."""
         raise NotImplementedError(f"{type(self).__name__} must define load()")
 
-    def load_like(self, fitted: dict, device: torch.device, keep_splits: bool = False) -> None:
-        """Read the table as rows of a run whose data has learned `fitted`. All of them are the test split.
-
-        keep_splits: split them as the config says.
-        """
+    def load_like(self, fitted: dict, device: torch.device) -> None:
+        """Read the table as rows of a run whose data learned `fitted`: all are the test split, or `keeps_splits`."""
         self.restore(fitted, device)
-        self.is_like, self.keeps_splits = True, keep_splits
+        self.is_like = True
         self.load(device)
 
     def fitted(self) -> Encoding:

@@ -11,7 +11,7 @@ import polars as pl
 
 from dlrun.data.table.columns import RowName, as_numbers, kind_of
 from dlrun.data.table.dates import ambiguity
-from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen, unseen_levels
+from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen, unseen_line
 from dlrun.data.table.joined import NamedFrame, joined
 from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.split import split_table
@@ -143,8 +143,7 @@ def prepare_like(
     if keep_splits:
         splits = split_table(frame, settings, y, row_name, fixed)
     x = encode(frame, encoding, row_name)
-    new = "; ".join(f"{name}: {note}" for name, note in unseen_levels(frame, x, encoding).items())
-    return Prepared(x, y, None, splits, encoding, {"unseen": new} if new else {}, rows)
+    return Prepared(x, y, None, splits, encoding, unseen_line(frame, x, encoding), rows)
 
 
 def has_values(frame: pl.DataFrame, columns: Sequence[str]) -> np.ndarray:
