@@ -115,10 +115,10 @@ class TableFile(Encoded):
             categories=self.categories,
         )
 
-    def load_like(self, fitted: dict, device: torch.device, keep_splits: bool = False) -> None:
+    def load_like(self, fitted: dict, device: torch.device) -> None:
         """Read the table as rows of a run whose data has learned `fitted`, as `Encoded` does."""
         self.form = form_like(self.form, fitted)
-        super().load_like(fitted, device, keep_splits)
+        super().load_like(fitted, device)
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the table and put it on the device."""
