@@ -15,6 +15,10 @@ WRONG = {
     'init=a"b': "cannot read the value in 'init=a\"b'",
     "data=": "data=: no such option\n  expected one of: anime_faces, arrays, auto_mpg,",
     "task.loss=crossentropy": "task.loss: there is no 'crossentropy'; did you mean 'cross_entropy'?",
+    "data=titanic.csv": "data=titanic.csv: a file is no option of data\n  expected data=table data.file=titanic.csv",
+    "data=/a/b.CSV.gz": "expected data=table data.file=/a/b.CSV.gz data.target=COLUMN",
+    "data=csv": "data=csv: no such option\n  expected data=table data.file=FILE.csv data.target=COLUMN",
+    "data=a.npz": "expected data=arrays data.file=a.npz",
     "model=resnet": "model=resnet: no such option; did you mean 'resnet",
     "data=mnits": "data=mnits: no such option; did you mean 'mnist'?\n  expected one of: anime_faces,",
     "optimizer=adamax": "optimizer=adamax: no such option; did you mean 'adam",
@@ -83,6 +87,26 @@ WRONG = {
 def test_unknown_flags_options_and_keys_are_refused_with_suggestions(refused, line):
     arguments = line.split(" ") if line.startswith("-") else [line]
     assert WRONG[line] in refused(*arguments)
+
+
+NAMES = {
+    "data.target=2020": "is not empty or null\n    as text: 'data.target=\"2020\"'",
+    "data.target=true": "    as text: 'data.target=\"true\"'",
+    "data.drop=[2020,b]": '    as text: \'data.drop=["2020","b"]\'',
+    "data.positive=false": "    as text: 'data.positive=\"false\"'",
+    "data.types.a.b=text": "expected a mapping; a name with a point is written 'data.types={a.b: text}'",
+    "data.types={'a':text,'b':text}": "without quotes\n  expected 'data.types={a:text,b:text}'",
+}
+
+
+@pytest.mark.parametrize("line", NAMES)
+def test_how_names_are_written_that_look_like_other_values(refused, line):
+    assert NAMES[line] in refused("data=table", line)
+
+
+def test_the_names_of_all_metrics_are_wrapped(refused):
+    lines = refused("task.metrics=[foo]").splitlines()
+    assert any(line.startswith("      ") for line in lines) and max(map(len, lines)) <= 120
 
 
 def test_a_long_list_is_wrapped(refused):

@@ -15,7 +15,8 @@ def test_a_monitor_that_nothing_measures_is_refused_before_training(session):
         session("trainer.monitor=val/accc")
     assert str(error.value) == (
         "trainer.monitor=val/accc is not measured here; did you mean 'val/acc'?\n"
-        "  expected one of: val/loss, val/acc, val/top5\n  or a metric of docs/metrics.md that task.metrics has, too"
+        "  expected one of: val/loss, val/acc, val/top5\n"
+        "  or a metric of docs/metrics.md that task.metrics has, such as 'task.metrics=[balanced_acc]'"
     )
 
 

@@ -12,7 +12,7 @@ from dlrun.config.check_pairing import check_net, check_pairing
 from dlrun.config.named import WORD, problems_of_named
 from dlrun.config.renamed import renamed
 from dlrun.config.signatures import Signature, is_allowed, of_rest, signature, spec_names
-from dlrun.config.values import mismatch
+from dlrun.config.values import mismatch, written_as_text
 from dlrun.errors import ConfigError, UserError, listed, nearest
 from dlrun.spec import Spec
 from dlrun.types import KINDS, Nested, NonNegative, Positive, is_text
@@ -158,8 +158,10 @@ def _problems_of_key(builder: Signature, key: object, value: Any, path: str) -> 
         return wrong
     if _names_target(value):
         return [f"{path}.{key}={_short(value)}: no object is built here; expected values without _target_"]
-    expected = mismatch(value, annotation)
-    return [f"{path}.{key}={_short(value)}: expected {expected}"] if expected else []
+    if not (expected := mismatch(value, annotation)):
+        return []
+    hint = written_as_text(value, annotation, f"{path}.{key}")
+    return [f"{path}.{key}={_short(value)}: expected {expected}{hint}"]
 
 
 def _problems_of_trackers(section: object) -> list[str]:

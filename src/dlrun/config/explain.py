@@ -16,6 +16,7 @@ from dlrun.config.renamed import renamed
 from dlrun.config.source import no_module
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.errors import closest, listed, nearest
+from dlrun.overrides import pasteable
 
 FUNCTIONS = {  # of Hydra's values, each with an example
     "choice": "choice(1,2)",
@@ -117,6 +118,9 @@ def _unreadable(override: str) -> str:
             f"cannot read the value in {override!r}\n"
             f"  expected quotes around a value with one ${{...}} in another: {in_quotes}"
         )
+    if (plain := re.sub(r"([{,]\s*)([\"'])([^\"']*)\2(?=\s*:)", r"\1\3", value)) != value:
+        written = shlex.quote(f"{key.lstrip('+')}={plain}")
+        return f"{override.lstrip('+')}: names in {{}} are written without quotes\n  expected {written}"
     if re.fullmatch(r"[^\w\s\"'\\$(){}\[\]]+", value):  # signs only, such as a separator
         in_quotes = shlex.quote(f'{key}="{value}"')
         return (
@@ -151,6 +155,8 @@ def _undecodable(config_dir: str | None) -> Path:
 
 
 def _missing_option(name: str, known: list[str], config_dir: str | None) -> str:
+    if name.startswith("data/") and (table := _as_table(name.removeprefix("data/"))):
+        return table
     group, _, option = name.rpartition("/")
     if not group:
         return f"there is no config {name!r}\n  expected a file {name}.yaml in {folders_of(config_dir)[-1]}"
@@ -161,6 +167,19 @@ def _missing_option(name: str, known: list[str], config_dir: str | None) -> str:
     if group == "hydra/launcher" and option.startswith("submitit"):
         expected = f"\n  install it: {install('submitit')}"
     return f"{group}={option}: no such option{nearest(option, known)}{expected}"
+
+
+def _as_table(word: str) -> str:
+    """Say how a file of one's own is named; "" unless the word is such a file, or its form."""
+    form = word.lower().removesuffix(".gz").rpartition(".")[2]
+    kind = "arrays" if form in ("npz", "npy") else "table" if form in ("csv", "tsv", "parquet") else ""
+    if not kind:
+        return ""
+    file = word if form != word.lower() else f"FILE.{form}"
+    key = "data.x" if form == "npy" else "data.file"
+    more = f" data.y=FILE.{form}" if form == "npy" else " data.target=COLUMN" if kind == "table" else ""
+    what = "a file is no option of data" if file == word else "no such option"
+    return f"data={word}: {what}\n  expected data={kind} {pasteable(key, file)}{more}"
 
 
 def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: str | None) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from dlrun.config.signatures import Signature, can_be_own, is_allowed, of_rest, public_names, signature
 from dlrun.config.values import mismatch
-from dlrun.errors import UserError, nearest, some
+from dlrun.errors import UserError, listed, nearest, some
 from dlrun.types import Average, Better, Named, Nested, OfTargets
 
 AVERAGES = (*typing.get_args(Average)[1:], *typing.get_args(OfTargets)[1:])
@@ -194,8 +194,9 @@ def _problems(value: object, named: Named, path: str) -> list[str]:
     except UserError as error:
         if module:
             return [f"{path}={error}"]
-        near, known = nearest(word, words_of(named)), some(_shown(named), 30)
-        return [f"{path}: there is no {word!r}{near}\n    expected one of: {known}{_averages(named)}; or {OWN}"]
+        known = f"{some(_shown(named), 30)}{_averages(named)}; or {OWN}"
+        near = nearest(word, words_of(named))
+        return [f"{path}: there is no {word!r}{near}\n{listed('    expected one of: ', [known], 6)}"]
     values = {**(value if isinstance(value, dict) else {}), **node}
     problems = [*_of_parameters(builder, named), *_of_keys(builder, values, named)]
     return [f"{path}={word}: {problem}" for problem in problems]

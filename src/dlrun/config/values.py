@@ -1,5 +1,6 @@
 """Whether a value of a config has the type and the range of a parameter's annotation, and what was expected if not."""
 
+import shlex
 import typing
 from types import NoneType, UnionType
 
@@ -78,3 +79,20 @@ def describe(annotation: typing.Any, value: object = None) -> str:
         return "text of at most 255 bytes between two slashes"
     words = {int: "an integer", float: "a number", bool: "true or false", str: "text", NoneType: "null", None: "null"}
     return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def written_as_text(value: object, annotation: object, path: str) -> str:
+    """Say how numbers, true and false are written as text, or a name with a point in a mapping, if that would fit."""
+    if isinstance(value, dict):
+        names = {f"{first}.{last}": text for first, inner in value.items() if isinstance(inner, dict)
+                 for last, text in inner.items()}  # fmt: skip
+        if not names or mismatch(names, annotation):
+            return ""
+        written = ", ".join(f"{name}: {text}" for name, text in names.items())
+        return f"; a name with a point is written {shlex.quote(f'{path}={{{written}}}')}"
+    plain = value if isinstance(value, list | tuple) else [value]
+    texts = [f"{each}".lower() if isinstance(each, bool | int | float) else each for each in plain]
+    if texts == list(plain) or mismatch(texts if plain is value else texts[0], annotation):
+        return ""
+    written = ",".join(f'"{text}"' for text in texts)
+    return f"\n    as text: {shlex.quote(f'{path}=[{written}]' if plain is value else f'{path}={written}')}"

@@ -78,6 +78,10 @@ class Resident:
         arrays = [array for pool in self.x for array in (self.x[pool], self.y[pool])] + weights
         return [number for array in arrays for number in sums(array)]
 
+    def train_weights(self) -> np.ndarray | None:
+        """Return the weights of the train split's samples in stored order, float32; None for none."""
+        return None if self.weights is None else self.weights[self.rows["train"]].cpu().numpy()
+
     def describe(self) -> str:
         stored = sum(t.nbytes for t in (*self.x.values(), *self.y.values()))
         kind = str(self.x["train_arrays"].dtype).removeprefix("torch.")

@@ -90,6 +90,10 @@ def _evaluate(args: argparse.Namespace) -> Iterable[str]:
     folder = _folder(args.run, args)
     split, overrides = read_overrides(args.overrides)
     if args.on:
+        if given := next((text for text in args.overrides if text in ("split=val", "split=test")), None):
+            raise UserError(
+                f"--on {args.on} {given}: --on evaluates all samples\n  expected no split, or data.file=FILE {given}"
+            )
         split, overrides = "all", [*other_place(folder, args.on), *overrides]
     lines, is_reproduced = evaluate(folder, split, overrides, args.device, args.json)
     yield from lines

@@ -12,14 +12,19 @@ from dlrun.output.as_json import as_json as json_line
 from dlrun.output.as_json import finite
 from dlrun.output.console import table
 from dlrun.overrides import quoted
-from dlrun.spec import Columns, Env
+from dlrun.spec import Env
 
 if TYPE_CHECKING:
     from dlrun.data.base import Data
     from dlrun.train.finished import FinishedRun
 
 SPLITS = ("val", "test", "all")
-PATHS = ("data.file=", "data.root=", "data.csv=", "data.source.folder=")
+ONE_FILE = {  # data sets that are read from one file, data.file, or from what these keys name
+    "TableFile": ("source", "train", "val", "test"),
+    "SeriesFile": ("source",),
+    "ArraySet": ("arrays", "x", "y"),
+}
+PATHS = ("data.file=", "data.x=", "data.root=", "data.csv=", "data.source.folder=")
 
 
 def read_overrides(arguments: list[str]) -> tuple[str, list[str]]:
@@ -51,11 +56,8 @@ def other_place(folder: Path, path: str) -> list[str]:
     is_csv = os.path.isfile(path)
     images = [f"data.root={quoted(os.path.abspath(os.path.dirname(path)))}", f"data.csv={place}", "data.layout=csv"]
     images = images if is_csv else [f"data.root={place}", "data.layout=auto"]
-    if name in ("TableFile", "SeriesFile"):
-        empty = [key for key in ("source", "train", "val", "test") if key in section]
-        return [f"data.file={place}", *(f"data.{key}=null" for key in empty)]
-    if name == "ArraySet":
-        return [f"data.file={place}", "data.x=null", "data.y=null"]
+    if name in ONE_FILE:
+        return [f"data.file={place}"]
     if name == "ImageFolder":
         return images
     if name == "Images":
@@ -117,7 +119,8 @@ def measure(folder: Path, split: str, overrides: list[str], device: str | None) 
     from dlrun.runs.data_config import other_config
 
     require_finished(folder)
-    own_config(folder)  # report its errors before torch is imported
+    section = own_config(folder)[0]["data"]  # report its errors before torch is imported
+    overrides = _of_one_file(section, overrides)
     other = other_config(folder, overrides) if overrides else None
     from dlrun.output.failures import within_memory
     from dlrun.train.finished import FinishedRun
@@ -142,21 +145,40 @@ def measure(folder: Path, split: str, overrides: list[str], device: str | None) 
     return Measured(run, metrics, size, notes, recorded, baselines)
 
 
+def _of_one_file(section: dict, overrides: list[str]) -> list[str]:
+    """Return overrides with data.file= that also empty the other keys that name files of the run's data."""
+    keys = [override.partition("=")[0] for override in overrides]
+    if "data.file" not in keys or "data" in keys:
+        return overrides
+    others = ONE_FILE.get(section["_target_"].rpartition(".")[2], ())
+    return [*overrides, *(f"data.{key}=null" for key in others if section.get(key) and f"data.{key}" not in keys)]
+
+
 def _other(run: "FinishedRun", section: dict, split: str) -> tuple["Data", list[str]]:
     """Return other data encoded for the run's network, and notes for the user.
 
     All samples of a file or folder of the run's kind are read with the classes and statistics of the run. Raises
     UserError if its shape or number of outputs differs from the run's.
     """
+    from dlrun.data.arrays.arrays import ArraySet
     from dlrun.data.base import has_samples
     from dlrun.data.raw import Reencoded
+    from dlrun.data.table.encoded import Encoded
     from dlrun.spec import Tokens
 
     other, run_spec = build(section), run.data.spec
-    is_like = split == "all" or isinstance(run_spec, Columns)
-    if is_like and type(other) is type(run.data) and hasattr(other, "load_like"):
+    reads_all = split == "all"  # or each split alike; other kinds of data are encoded anew below
+    if isinstance(other, Encoded | ArraySet):
+        other.keeps_splits, reads_all = not reads_all, True
+    if reads_all and type(other) is type(run.data) and hasattr(other, "load_like"):
         other.load_like(run.data.fitted(), run.device.torch_device)
-        return other, []
+        new = getattr(other, "header_lines", {}).get("unseen")
+        return other, [f"note: {new}"] if new else []
+    if isinstance(run.data, Encoded) or isinstance(other, Encoded):
+        raise UserError(
+            f"the run learned from {run_spec}, and that data is of another kind: {other.spec}\n"
+            "  expected a file like the run's: --on FILE, or data.file=FILE"
+        )
     spec = other.spec
     same_kind = isinstance(spec, type(run_spec)) or isinstance(run_spec, type(spec))
     same_shape = spec.shape == run_spec.shape or isinstance(run_spec, Tokens)

@@ -152,7 +152,10 @@ def _table_records(run: "FinishedRun", files: list[str], is_flat: bool) -> Itera
             for number, (row, each) in enumerate(zip(rows, outputs(run, predicted), strict=True), first + 1):
                 record = {"input": f"{where}{number}", **each}
                 if not names:
+                    count = len(flat(record))
                     kept = beside(frame.columns, list(flat(record)))[0]  # without predictions that a CSV has already
+                    if not data.form.header and str(frame[0, max(0, frame.width - count)]).endswith("row 1"):
+                        kept = frame.columns[:-count]  # columns without names: the first of a prediction names its row
                     names = beside(kept, list(flat(record) if is_flat else record))[1]
                 record = flat(record) if is_flat else record
                 yield {name: row[name] for name in kept} | dict(zip(names, record.values(), strict=True))

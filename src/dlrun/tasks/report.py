@@ -148,11 +148,10 @@ def out_of_fold(predict: Function, decide: Function, data: SampleData, spec: Lea
     first = 0
     for x, y in data.batches("val"):
         p = predict(x)
-        targets, predicted = y.tolist(), decide(p).tolist()
         if spec.classes:
-            texts = [[labels[true], labels[best]] for true, best in zip(targets, predicted, strict=True)]
+            texts = [[labels[k] for k in pair] for pair in zip(y.tolist(), decide(p).tolist(), strict=True)]
         else:
-            texts = targets
+            texts = y.cpu().numpy().astype(str).tolist()  # of float32, the shortest digits
         rows = zip(origins[first : first + len(y)], texts, p.cpu().numpy(), strict=True)
         writer.writerows([origin, *text, *map(str, values)] for origin, text, values in rows)
         first += len(y)

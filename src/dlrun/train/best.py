@@ -81,7 +81,11 @@ def make_best(task: "Task", trainer: Trainer) -> Best | None:
     if name not in task.scores:
         known = [f"val/{each}" for each in task.scores]
         near = nearest(f"val/{name}", known) if name else ""
-        more = "\n  or a metric of docs/metrics.md that task.metrics has, too" if task.has_metrics else ""
+        more = (
+            "\n  or a metric of docs/metrics.md that task.metrics has, such as 'task.metrics=[balanced_acc]'"
+            if task.has_metrics
+            else ""
+        )
         raise UserError(
             f"trainer.monitor={trainer.monitor} is not measured here{near}\n  expected one of: {', '.join(known)}{more}"
         )

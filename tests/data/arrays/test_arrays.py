@@ -114,7 +114,6 @@ def test_other_arrays_are_prepared_and_scored_like_those_of_the_run():
     (np.arange(60) * 0.5, [2, 2], [[2.0], [2.0]]),
     (CLASSES + 1, [3], [2]),
     (CLASSES + 1, [3.0, 1.0], [2, 0]),
-    (np.array(["a", "b", "c"])[CLASSES], [2], [2]),
     (None, None, [0, 0]),
 ])  # fmt: skip
 def test_a_few_arrays_are_scored_with_the_targets_of_the_run(y, few, wanted):
@@ -127,10 +126,44 @@ def test_a_few_arrays_are_scored_with_the_targets_of_the_run(y, few, wanted):
     assert next(other.batches("all"))[1].tolist() == wanted
 
 
-def test_numbers_of_unknown_classes_are_no_places_of_known_ones():
-    data = loaded(x=ROWS, y=CLASSES + 1)
-    with pytest.raises(UserError, match="y has classes that the run does not know: 0\n  expected 1, 2, 3"):
-        make(arrays={"x": ROWS[:2], "y": np.array([0, 1])}).load_like(data.fitted(), CPU)
+@pytest.mark.parametrize(("y", "other"), [
+    (CLASSES % 2 == 0, CLASSES % 2 == 0),
+    (CLASSES % 2 == 0, (CLASSES + 1) % 2 * 1.0),
+    (CLASSES % 2, CLASSES % 2 == 1),
+    (CLASSES + 1, (CLASSES + 1) * 1.0),
+    (2.0 * CLASSES, 2 * CLASSES),
+    (np.eye(3)[CLASSES], np.eye(3, dtype=int)[CLASSES]),
+    (np.array(["a", "b", "c"])[CLASSES], np.array([b"a", b"b", b"c"])[CLASSES]),
+])  # fmt: skip
+def test_classes_of_other_arrays_are_read_as_in_the_run(y, other):
+    data, again = make(arrays={"x": ROWS, "y": y}, learn="classification"), make(arrays={"x": ROWS, "y": other})
+    data.load(CPU)
+    again.load_like(data.fitted(), CPU)
+    own: dict[int, int] = {}
+    for split in ("train", "val", "test"):
+        own |= zip(data.origins(split), data.targets(split).tolist(), strict=True)
+    assert again.targets("test").tolist() == [own[row] for row in range(60)]
+
+
+@pytest.mark.parametrize(("y", "other", "message"), [
+    (CLASSES + 1, CLASSES, "y has classes that the run does not know: 0\n  expected 1, 2, 3"),
+    (np.array(["a", "b", "c"])[CLASSES], CLASSES, "y has classes that the run does not know: 0, 1, 2\n  expected a, b"),
+    (CLASSES, RANDOM.rand(60, 4), r"y has the shape \(60, 4\)\n  expected one class for each sample, \(60,\), or rows"),
+    (CLASSES, np.eye(4)[CLASSES + 1], "y has classes that the run does not know: 3\n  expected 0, 1, 2"),
+    (ROWS[:, 0], np.array(["a", "b", "c"])[CLASSES], "and the type <U1\n  expected targets as those of the run"),
+    (ROWS[:, 0], ROWS[:, :2], "y has 2 targets for each sample\n  expected 1, as the run"),
+])  # fmt: skip
+def test_other_classes_than_the_runs_are_refused(y, other, message):
+    with pytest.raises(UserError, match=message):
+        make(arrays={"x": ROWS, "y": other}).load_like(loaded(x=ROWS, y=y).fitted(), CPU)
+
+
+def test_numbers_of_classes_that_the_config_names_are_those_classes():
+    data = make(arrays={"x": ROWS, "y": CLASSES}, labels=["a", "b", "c"])
+    data.load(CPU)
+    again = make(arrays={"x": ROWS, "y": CLASSES}, labels=["a", "b", "c"])
+    again.load_like(data.fitted(), CPU)
+    assert again.targets("test").tolist() == CLASSES.tolist()
 
 
 def test_a_rare_class_is_drawn_as_often():
@@ -221,6 +254,7 @@ def test_a_run_predicts_arrays_and_rows(npz, tmp_path, monkeypatch, capsys):
     (dict(x=ROWS, y=np.zeros(60)), "y is always 0: there is nothing to learn"),
     (dict(x_train=ROWS, y_train=CLASSES, x_test=ROWS[:, :3], y_test=CLASSES), "inputs have the shapes"),
     (dict(x_test=ROWS, y_test=CLASSES), "the arrays are x_test, y_test\n  expected an .npz with x and y"),
+    (dict(x_train=ROWS, y_train=CLASSES, x_test=ROWS, y_test=CLASSES.astype(str)), "y holds texts in some splits and"),
     (dict(x_train=ROWS, y_train=CLASSES, x_val=ROWS), "some splits have targets and some have none"),
 ])  # fmt: skip
 def test_bad_arrays_are_refused(arrays, message):

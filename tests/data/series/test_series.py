@@ -287,6 +287,16 @@ def test_a_run_forecasts_the_values_after_a_file(run, tmp_path, monkeypatch, cap
     assert json.loads((run / "summary.json").read_text())["test"]["baselines"].keys() == {"last value"}
 
 
+@pytest.mark.parametrize("labels", ["True False", "1.0 3.0"])
+def test_classes_of_another_file_are_read_as_in_the_run(labels, tmp_path):
+    rows = [row | {"sky": labels.split()[i % 3 == 0]} for i, row in enumerate(weather(100))]
+    keys = ["data.target=sky", "data.time=hour", "data.window=5", "data.learn=classification"]
+    data = loaded(write(tmp_path / "a.csv", rows), *keys)
+    again = build(compose("data=series", "model=linear", f"data.file={tmp_path}/a.csv", *keys)[0]["data"])
+    again.load_like(data.fitted(), CPU)
+    assert torch.equal(again.targets("test")[:10], torch.cat([data.targets("train")])[:10])
+
+
 def command(monkeypatch, capsys, *arguments: object) -> str:
     monkeypatch.setattr("sys.argv", ["dl-runs", *map(str, arguments)])
     main()
@@ -303,11 +313,14 @@ def test_too_short_a_series_is_not_predicted_from(run, rows, message, tmp_path):
 
 @pytest.mark.parametrize(("change", "keys", "message"), [
     ({}, ["data.horizon=30"], "data.horizon=30 .*at most 20 rows of val follow each other\n  expected 35"),
+    ({}, ["data.window=100"], "data.window=100 .*at most 60 rows of train .*choose a smaller window"),
+    ({}, ["data.window=400"], "data.window=400 .*at most 60 rows of train .*choose a smaller window"),
     ({}, ["data.target=temp"], "data.target=temp: .* has no such column"),
     ({}, ["data.time=sky"], "data.time=sky: its values are no dates and no numbers, such as 'sun'"),
     ({3: {"hour": 2}}, [], "line 5: the time hour is that of another row"),
     ({3: {"hour": ""}}, [], "line 5: no value of data.time=hour"),
     ({3: {"t": "warm"}}, ["data.learn=regression"], "line 5: t is 'warm'\n  expected a number"),
+    ({0: {"t": ""}, 1: {"t": ""}, 9: {"t": "warm"}}, ["data.learn=regression"], "line 11: t is 'warm'"),
     ({3: {"wind": "inf"}}, [], "line 5: wind is 'inf'\n  expected a finite number"),
     ({i: {"t": 1} for i in range(100)}, [], "the target t is always 1"),
     ({}, ["data.window=null"], "nothing follows a whole series"),

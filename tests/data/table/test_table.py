@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from datetime import datetime
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from statistics import NormalDist
 
@@ -399,7 +399,7 @@ def test_predictions_are_written_in_the_format_of_the_runs_file(name, tmp_path, 
     assert "Köln" in first and [line.rpartition(separator)[2] for line in first.splitlines()] == [
         line.rpartition(separator)[2] for line in second.splitlines()
     ]
-    assert (first == second) == (name != "no names")
+    assert first == second
 
 
 def test_predictions_replace_no_column(tmp_path, monkeypatch, capsys):
@@ -471,6 +471,8 @@ def test_unseen_levels_are_counted_and_named(run, tmp_path, monkeypatch, capsys)
     code, out, err = command(monkeypatch, capsys, "predict", run, write(tmp_path / "a.csv", found))
     assert code == 0 and len(out.splitlines()) == 5
     assert err.endswith("a.csv: town: 2 of 5 rows have levels not in train: 'Ulm'\n")
+    code, out, err = command(monkeypatch, capsys, "evaluate", run, "--on", tmp_path / "a.csv")
+    assert code == 0 and "note: town: 2 of 5 rows have levels not in train: 'Ulm'\n" in out
 
 
 @pytest.mark.parametrize(
@@ -540,6 +542,10 @@ BAD = {
     "one group": ("a,b,g\n" + 9 * "1,2.5,x\n2,3.5,x\n", ["data.group=g"], "1 group cannot fill the splits"),
     "one time": ("a,b,t\n" + 9 * "1,2.5,4\n2,3.5,4\n", ["data.time=t"], "1 different time cannot fill"),
     "a time in words": ("a,b,t\n" + 9 * "1,2.5,x\n2,3.5,y\n", ["data.time=t"], "no dates and no numbers"),
+    "an open quote": ("a,b\n" + 9 * "x,1\n" + '"y,2\n' + 9 * "x,1\n", [], 'line 11: a quote \\("\\) is not closed'),
+    "an open quote at the end of a line": ("a,b\n" + 9 * "x,1\n" + 'y,"2\n' + 9 * "x,1\n", [], "line 11: a quote"),
+    "a quote that joins lines": ("a,b,c\n" + 9 * "x,1,2\n" + '"y,2,3\nx,1,2\n",2\n', [], "lines 11 to 13, which a"),
+    "no weight": ("a,b,w\n" + 9 * "1,2.5,1\n2,3.5,\n", ["data.weights=w"], "line 3: the weight w has no value"),
     "negative weight": ("a,b,w\n" + 9 * "1,2.5,1\n2,3.5,-1\n", ["data.weights=w"], "the weight w is -1"),
     "nothing to learn from": ("a,b\n" + 9 * "1,2\n1,3\n", [], r"no column to learn from: a \(always 1\)"),
     "only the target": ("b\n" + 9 * "1\n2\n", [], "no column to learn from: it has only the target\n"),
@@ -607,6 +613,46 @@ def test_a_column_name_is_not_a_pattern(name, tmp_path):
     for other in ("a1.csv", "ab.csv", name):
         (tmp_path / other).write_text("a,b\n" + 20 * f"{len(other)},0\n0,1\n")
     assert read_table(tmp_path / name, Format())[0].height == 40
+
+
+def test_empty_rows_of_a_parquet_file_count_in_messages(tmp_path):
+    rows = [
+        (None, None),
+        ("1", "a"),
+        (None, None),
+        ("2", "b"),
+        (None, None),
+        *(("3", "a") for _ in range(40)),
+        ("x", "b"),
+    ]
+    pl.DataFrame(rows, ["x", "y"], orient="row").write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="a.parquet, row 46: x is 'x'"):
+        loaded(tmp_path / "a.parquet", target="y")
+
+
+def test_types_without_numbers_or_texts_are_refused_for_every_role(tmp_path):
+    """They are left out where the config does not name them."""
+    days = [date(2024, 1, 1 + i % 3) for i in range(40)]
+    columns = {
+        "List": [[i % 3] for i in range(40)],
+        "Struct": [{"a": i % 3} for i in range(40)],
+        "Duration": [timedelta(days=1 + i % 3) for i in range(40)],
+        "Time": [time(1 + i % 3) for i in range(40)],
+        "Binary": [b"%d" % (i % 3) for i in range(40)],
+        "Date": days,
+        "x": [i % 7 + 0.5 for i in range(40)],
+        "y": [i % 2 for i in range(40)],
+    }
+    pl.DataFrame(columns).write_parquet(tmp_path / "a.parquet")
+    for kind in ("List", "Struct", "Duration"):
+        keys = [f"data.group={kind}", f"data.weights={kind}", f"++data.types.{kind}=category"]
+        for key, target in [(f"data.target={kind}", kind), *((key, "y") for key in keys)]:
+            with pytest.raises(DataError, match=rf"data\..*{kind}.*type {kind} there\n  expected"):
+                loaded(tmp_path / "a.parquet", key, target=target)
+    for kind in ("Time", "Binary", "Date"):
+        with pytest.raises(DataError, match=f"row 1: {kind} holds values of type {kind}\n  expected numbers"):
+            loaded(tmp_path / "a.parquet", f"data.weights={kind}", target="y")
+    assert list(loaded(tmp_path / "a.parquet", target="y").fitted()["columns"]) == ["Date", "x"]
 
 
 def test_headers_of_any_length_and_letters(tmp_path):
@@ -738,14 +784,14 @@ def test_baselines_are_printed_beside_the_test_metrics(run, monkeypatch, capsys)
     """The trivial model's accuracy is the share of the commonest class; trees see that sex decides everything."""
     code, out, _ = command(monkeypatch, capsys, "baseline", run, "--json")
     found = json.loads(out)["test"]
-    assert code == 0 and list(found) == ["mlp", "gradient boosting", "linear", "trivial"]
+    assert code == 0 and list(found) == ["this run", "gradient boosting", "linear", "trivial"]
     summary = json.loads((run / "summary.json").read_text())["test"]
-    assert found["mlp"] == {name: summary[f"test/{name}"] for name in ("loss", "acc")}
+    assert found["this run"] == {name: summary[f"test/{name}"] for name in ("loss", "acc")}
     totals = [sum(row) for row in summary["confusion_matrix"]]
     assert found["trivial"]["acc"] == pytest.approx(max(totals) / sum(totals))
     assert found["gradient boosting"]["acc"] == found["linear"]["acc"] == 1
     code, out, _ = command(monkeypatch, capsys, "baseline", run)
-    assert code == 0 and [line.split()[0] for line in out.splitlines()[3:]] == ["mlp", "gradient", "linear", "trivial"]
+    assert code == 0 and [line.split()[0] for line in out.splitlines()[3:]] == ["this", "gradient", "linear", "trivial"]
 
 
 def test_importance_names_the_column_that_decides(run, monkeypatch, capsys):

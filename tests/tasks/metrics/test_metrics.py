@@ -247,6 +247,8 @@ def test_balanced_weights():
     assert weights.tolist() == pytest.approx([100 / 3 / 90, 100 / 3 / 9, 0, 100 / 3])
     assert (weights @ torch.tensor([90.0, 9, 0, 1])).item() == pytest.approx(100), "their mean over the samples is 1"
     assert weights_of_classes({"b": 3}, None, "ab").tolist() == [1, 3] and weights_of_classes(None, None, "ab") is None
+    for labels in ("true", "false"), ("True", "False"):
+        assert weights_of_classes({True: 3}, None, labels).tolist() == [3, 1]
     with pytest.raises(UserError, match="there is no class 'cta'; did you mean 'cat'"):
         weights_of_classes({"cta": 2}, None, ("cat", "dog"))
     assert skew([100, 10], "ab") == "" and skew([101, 10], "ab") == "10 to 1 (a: 101, b: 10)"
@@ -529,6 +531,19 @@ def test_held_out_samples_are_predicted(skewed, tmp_path, model):
             assert lines[int(row["sample"])].endswith(row["target"]), "rows count from 0, and the first has no target"
             assert float(row["p healthy"]) + float(row["p sick"]) == pytest.approx(1)
     assert len(places) == len(set(places)) == 384
+
+
+def test_held_out_real_targets_are_written_as_in_the_file(tmp_path):
+    """With the shortest digits of float32."""
+    import csv
+
+    values = [f"{5000 + i % 7 * 100 + 0.87:.2f}" for i in range(60)]
+    (tmp_path / "a.csv").write_text("x,y\n" + "".join(f"{i % 5},{value}\n" for i, value in enumerate(values)))
+    keys = [f"data.file={tmp_path}/a.csv", "data.target=y", "data.folds=3", "trainer.epochs=1", "model.hidden=[4]"]
+    train(tmp_path / "run", compose("data=table", "model=mlp", *keys), finish=True)
+    with open(tmp_path / "run" / "out_of_fold.csv", newline="") as text:
+        found = list(csv.DictReader(text))
+    assert found and [row["target y"] for row in found] == [values[int(row["sample"])] for row in found]
 
 
 def measured(test: dict) -> dict:

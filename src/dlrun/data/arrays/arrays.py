@@ -49,6 +49,8 @@ class ArraySet(OnDevice):
     Batches: x float, as `spec.shape`; y int64 (B,) or float (B, targets).
     """
 
+    keeps_splits: bool = False  # in load_like
+
     def __init__(
         self,
         *,
@@ -118,13 +120,17 @@ class ArraySet(OnDevice):
         self._store(arrays, splits)
 
     def load_like(self, fitted: dict, device: torch.device) -> None:
-        """Read the arrays as samples of a run whose data has learned `fitted`. All of them are the test split."""
-        x, y, _ = joined(self._read())
+        """Read the arrays as samples of a run whose data has learned `fitted`. All are the test split.
+
+        keeps_splits, set before: they are split as the config says.
+        """
+        x, y, fixed = joined(self._read())
         self.restore(fitted, device)
-        x, y = self._shaped(x, "the arrays"), like(y, fitted, len(x))
+        x, y = self._shaped(x, "the arrays"), like(y, fitted, len(x), bool(self.labels))
         x = as_bytes(x, self.levels) if fitted["kind"] == "images" else standardised(x, fitted["mean"], fitted["std"])
         none = np.arange(0)
-        self._store(Arrays(x, y, x[:0], y[:0]), {"train": none, "val": none, "test": np.arange(len(x))})
+        splits = {"train": none, "val": none, "test": np.arange(len(x))}
+        self._store(Arrays(x, y, x[:0], y[:0]), self._cut(fixed, y) if self.keeps_splits else splits)
 
     def fitted(self) -> dict:
         """Return the kind of the arrays, and the statistics of the train split."""
@@ -169,6 +175,11 @@ class ArraySet(OnDevice):
         targets = f", {counted(count, 'real target')}" if count else ""
         return f"{fitted['kind']} of {shape}{targets}; {self.resident.describe()}{describe_levels(self.levels)}"
 
+    def _cut(self, fixed: dict[str, np.ndarray], y: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Return the rows of the splits. y: the classes, or real targets, (N, ...)."""
+        shares, is_stratified, folds, fold = self.split_config
+        return cut(fixed, shares, folds, fold, y if is_stratified and y is not None and y.ndim == 1 else None)
+
     def _store(self, arrays: Arrays, splits: dict[str, np.ndarray]) -> None:
         prepare = self.pixels if self.fitted()["kind"] == "images" else lambda x, draw: x
         self.resident = Resident(arrays, splits, self.device, prepare)
@@ -192,8 +203,7 @@ class ArraySet(OnDevice):
             if len(self.names) not in (0, x.shape[-1]):
                 raise UserError(f"data.names has {len(self.names)} names\n  expected {x.shape[-1]}, one per column")
             targets, labels = targets_of(y, len(x), self.learn, self.labels)
-            shares, is_stratified, folds, fold = self.split_config
-            splits = cut(fixed, shares, folds, fold, targets if is_stratified and labels else None)
+            splits = self._cut(fixed, targets if labels else None)
             real = targets if targets.ndim == 2 else targets[:, None][:, :0]
             check_varied(real[splits["train"]], " in the train split")
             means, deviations = statistics(real, splits["train"], (0,)) if real.shape[1] else ([], [])

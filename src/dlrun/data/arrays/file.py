@@ -139,4 +139,6 @@ def joined(parts: Mapping[str, Pair]) -> tuple[np.ndarray, np.ndarray | None, di
     if len(parts) == 1:
         return *next(iter(parts.values())), rows
     targets = [y for _, y in parts.values() if y is not None]
+    if len({y.dtype.kind in "US" for y in targets}) > 1:
+        raise DataError("y holds texts in some splits and numbers in others\n  expected one kind of targets for all")
     return np.concatenate([x for x, _ in parts.values()]), np.concatenate(targets) if targets else None, rows

@@ -1,5 +1,6 @@
 """From the frame of a table to series: splits, encoded columns, targets and windows."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from dlrun.data.series.order import Rows, ordered
 from dlrun.data.series.windows import Windowing, longest, starts_of
 from dlrun.data.splits import SPLITS, shares_of, split_random
 from dlrun.data.table.columns import RowName, as_numbers, kind_of
-from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked
+from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen_line
 from dlrun.data.table.prepare import NamedFrame, check_columns, describe_columns, describe_left_out, has_values
 from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.targets import learned, moments
@@ -50,12 +51,14 @@ class Prepared(NamedTuple):
 
 def prepare(part: NamedFrame, settings: TableSettings, windows: WindowSettings, where: str) -> Prepared:
     """Order the rows, split them by time or by series, fit the encoding on the train split, and find the windows."""
-    check_settings(part.frame.columns, settings, where)
+    check_settings(part.frame.schema, settings, where)
     rows = ordered(part, settings.group, settings.time, windows.skip_gaps)
     has = has_values(rows.frame, settings.target)
     if not has.any():
         raise DataError(f"{where}: the target {settings.target[0]} has no values\n  expected a value in most rows")
-    targets = learned(rows.frame.select(settings.target).filter(pl.Series(has)), settings, rows.row_name, where)[1]
+    kept = np.flatnonzero(has)
+    found = rows.frame.select(settings.target)[kept]
+    targets = learned(found, settings, lambda row: rows.row_name(int(kept[row])), where)[1]
     y = targets_of(rows.frame, targets, rows.row_name)
     form = _form(rows, windows, "labels" in targets[0], where)
     splits = _splits(rows, settings, y, form)
@@ -87,20 +90,33 @@ def prepare(part: NamedFrame, settings: TableSettings, windows: WindowSettings, 
 
 
 def prepare_like(
-    part: NamedFrame, encoding: Encoding, settings: TableSettings, windows: WindowSettings, where: str
+    part: NamedFrame,
+    encoding: Encoding,
+    settings: TableSettings,
+    windows: WindowSettings,
+    where: str,
+    keep_splits: bool,
 ) -> Prepared:
-    """Encode series with an encoding that was learned before. All windows are the test split."""
+    """Encode series with an encoding that was learned before.
+
+    keep_splits: whether the rows are split by the settings; otherwise all windows are the test split.
+    """
     targets = encoding["targets"]
     needed = [*encoding["columns"], *(target["column"] for target in targets)]
     check_columns(part.frame.columns, needed, part.row_name)
     rows = ordered(part, settings.group, settings.time, windows.skip_gaps)
     y = targets_of(rows.frame, targets, rows.row_name)
     form = form_like(encoding, windows.stride)
-    starts, _ = starts_of(np.zeros(len(rows.ids), int), rows.breaks, _missing(y), form)
-    if not len(starts[0]):
-        raise DataError(f"{where} has no window of {form.span} steps with targets\n  expected longer series")
-    splits = {"train": starts[0][:0], "val": starts[0][:0], "test": starts[0]}
-    return Prepared(encode(rows.frame, encoding, rows.row_name), y, splits, encoding, {}, rows.ids, rows.names)
+    if keep_splits:
+        settings = replace(settings, target=tuple(target["column"] for target in targets))
+        starts, _ = _windows(rows, _splits(rows, settings, y, form), y, form, settings)
+    else:
+        found = starts_of(np.zeros(len(rows.ids), int), rows.breaks, _missing(y), form)[0][0]
+        if not len(found):
+            raise DataError(f"{where} has no window of {form.span} steps with targets\n  expected longer series")
+        starts = {"train": found[:0], "val": found[:0], "test": found}
+    x = encode(rows.frame, encoding, rows.row_name)
+    return Prepared(x, y, starts, encoding, unseen_line(rows.frame, x, encoding), rows.ids, rows.names)
 
 
 def form_like(encoding: Encoding, stride: int) -> Windowing:
@@ -154,7 +170,8 @@ def _splits(rows: Rows, settings: TableSettings, y: Array, form: Windowing) -> A
     folds = settings.folds, settings.fold
     shares = shares_of(settings.split, *folds, ())
     lengths = np.bincount(rows.ids)
-    if y.ndim == 1 and len(lengths) > 1 and form.horizon == 0 or form.length == lengths.min() == lengths.max():
+    is_whole = y.ndim == 1 and form.horizon == 0 or form.length == lengths.min() == lengths.max()
+    if is_whole and len(lengths) > 1:
         firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         labels = y[firsts] if settings.stratify and y.ndim == 1 else None
         rows_of = split_random(len(lengths), shares, *folds, labels, "series")

@@ -213,7 +213,7 @@ class SeriesFile(Encoded):
         if self.prepared is None:
             part, where = self._read()
             if self.is_like:
-                self.prepared = prepare_like(part, self.fitted(), self.settings, self.windows, where)
+                self.prepared = prepare_like(part, self.fitted(), self.settings, self.windows, where, self.keeps_splits)
             else:
                 self.prepared = prepare(part, self.settings, self.windows, where)
         return self.prepared

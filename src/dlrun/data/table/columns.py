@@ -106,6 +106,9 @@ def _of_kind(column: pl.Series, kind: str, row_name: RowName) -> tuple[pl.Series
 
 def as_numbers(column: pl.Series, row_name: RowName, advice: str = "") -> pl.Series:
     """Convert to float64 with null for missing values. Raises DataError at the first that float32 cannot hold."""
+    if not column.dtype.is_numeric() and column.dtype not in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null):
+        kind = type_name(column.dtype)
+        raise DataError(f"{row_name(0)}: {column.name} holds values of type {kind}\n  expected numbers{advice}")
     values = column.cast(pl.String) if column.dtype in (pl.Categorical, pl.Enum) else column
     numbers = values.cast(pl.Float64, strict=False)
     if numbers.null_count() > column.null_count():
@@ -120,7 +123,7 @@ def as_numbers(column: pl.Series, row_name: RowName, advice: str = "") -> pl.Ser
     return numbers
 
 
-def as_booleans(column: pl.Series, row_name: RowName) -> pl.Series:
+def as_booleans(column: pl.Series, row_name: RowName, advice: str = "") -> pl.Series:
     """Convert true, false, 1 and 0 to booleans."""
     if column.dtype == pl.Boolean:
         return column
@@ -129,7 +132,7 @@ def as_booleans(column: pl.Series, row_name: RowName) -> pl.Series:
     flags = words.replace_strict(known, default=None, return_dtype=pl.Boolean)
     wrong = flags.is_null() & column.is_not_null()
     if wrong.any():
-        raise _misfit(column, wrong, "true or false", row_name)
+        raise _misfit(column, wrong, "true or false" + advice, row_name)
     return flags
 
 
@@ -172,7 +175,7 @@ def _useless(column: pl.Series, kind: str, is_chosen: bool, row_name: RowName) -
     if not len(values):
         return "no values"
     if kind == "text":
-        return f"values of type {str(column.dtype).partition('(')[0]}, which are not read"
+        return f"values of type {type_name(column.dtype)}, which are not read"
     if is_constant(values) and not column.null_count():
         return f"always {printable(str(as_texts(values)[0]))[:40]}"
     if kind == "category":
@@ -181,6 +184,16 @@ def _useless(column: pl.Series, kind: str, is_chosen: bool, row_name: RowName) -
     if kind == "number" and not is_chosen and _is_id(values) and values.n_unique() == len(column):
         return "an id: every row has another number"
     return ""
+
+
+def is_read(dtype: pl.DataType) -> bool:
+    """Whether values of a type can be read as numbers or texts."""
+    return not dtype.is_nested() and dtype not in (pl.Duration, pl.Object)
+
+
+def type_name(dtype: pl.DataType) -> str:
+    """The name of a type without its parameters: Duration, List."""
+    return str(dtype).partition("(")[0]
 
 
 def is_constant(values: pl.Series) -> bool:

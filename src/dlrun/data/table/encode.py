@@ -88,19 +88,18 @@ def _fit_number(values: Array, by_quantiles: bool) -> dict[str, Any]:
 
 def _learn_levels(column: pl.Series, train: Array) -> tuple[list[str | None], Array]:
     """Return the levels in train, numbers by value, the last None if values are missing there; and all rows' codes."""
-    if not isinstance(column.dtype, pl.Enum):
-        texts = as_texts(column)
-        column = texts.cast(pl.Enum(texts.drop_nulls().unique()))
     different, numbers = _numbered(column)
     *counts, gaps = np.bincount(numbers[train], minlength=len(different) + 1).tolist()
     known = sorted((text for text, count in zip(different, counts, strict=True) if count), key=rank)
     levels: list[str | None] = [*known, None] if gaps else [*known]
-    code_of = {level: code for code, level in enumerate(levels, 1)}
-    return levels, np.array([code_of.get(text, 0) for text in (*different, None)], np.float32)[numbers]
+    return levels, _codes_of(different, levels).astype(np.float32)[numbers]
 
 
 def _numbered(column: pl.Series) -> tuple[list[str], Array]:
-    """Return the categories of a pl.Enum column, and each value's place among them; one more for a missing value."""
+    """Return the different texts of a column, and each value's place among them; one more for a missing value."""
+    if not isinstance(column.dtype, pl.Enum):
+        texts = as_texts(column)
+        column = texts.cast(pl.Enum(texts.drop_nulls().unique()))
     different = cast(pl.Enum, column.dtype).categories.to_list()
     return different, column.to_physical().cast(pl.UInt32).fill_null(len(different)).to_numpy()
 
@@ -176,16 +175,28 @@ def _inverse_normal() -> tuple[Array, Array]:
 
 def codes(column: pl.Series, levels: list[str | None]) -> Array:
     """Return the codes of values: the position among the levels, counted from 1; 0 for any other value."""
-    if isinstance(column.dtype, pl.Enum):
-        different, numbers = _numbered(column)
-        code_of = {level: code for code, level in enumerate(levels, 1)}
-        return np.array([code_of.get(text, 0) for text in (*different, None)], np.int64)[numbers]
-    texts = as_texts(column)
-    known = [level for level in levels if level is not None]
-    codes = texts.cast(pl.Enum(known), strict=False).to_physical().cast(pl.Int64) + 1
-    if known != levels:
-        codes = pl.select(pl.when(texts.is_null()).then(len(levels)).otherwise(codes)).to_series()
-    return codes.fill_null(0).to_numpy()
+    different, numbers = _numbered(column)
+    return _codes_of(different, levels)[numbers]
+
+
+def _codes_of(different: list[str], levels: list[str | None]) -> Array:
+    """Return the codes of different texts and of no value. True is also the level true, and 1.0 or 01 the level 1."""
+    code_of: dict[str | float | None, int] = {}
+    for code, level in enumerate(levels, 1):
+        if level is not None and isinstance(number := _plain(level), float):
+            code_of[number] = 0 if number in code_of else code  # 1 and 01 are two levels: neither is 1.0
+    code_of |= {level: code for code, level in enumerate(levels, 1)}
+    found = [code_of.get(text) or code_of.get(_plain(text), 0) for text in different]
+    return np.array([*found, code_of.get(None, 0)], np.int64)
+
+
+def _plain(text: str) -> str | float:
+    """The number that a text is, as far as float64 is exact; of other texts the word true or false, or the text."""
+    try:
+        number = float(text)
+    except ValueError:
+        return word if (word := text.lower()) in ("true", "false") else text
+    return number if abs(number) < 2.0**53 and "_" not in text else text
 
 
 def unseen(column: pl.Series, codes: Array) -> str:
@@ -196,6 +207,19 @@ def unseen(column: pl.Series, codes: Array) -> str:
     values = as_texts(column).filter(pl.Series(is_new)).fill_null("no value").unique(maintain_order=True)
     names = some([repr(printable(value)[:40]) for value in values])
     return f"{int(is_new.sum()):,} of {len(is_new):,} rows have levels not in train: {names}"
+
+
+def unseen_levels(frame: pl.DataFrame, x: Array, encoding: Encoding) -> dict[str, str]:
+    """Describe the values of encoded rows that are no level of their category, by column. x: the rows, encoded."""
+    first, columns = len(encoding["numbers"]), [category["column"] for category in encoding["categories"]]
+    notes = {name: unseen(frame[name], x[:, i]) for i, name in enumerate(columns, first)}
+    return {name: note for name, note in notes.items() if note}
+
+
+def unseen_line(frame: pl.DataFrame, x: Array, encoding: Encoding) -> dict[str, str]:
+    """Return the header's line about `unseen_levels`, by its title; none if there are none."""
+    new = unseen_levels(frame, x, encoding)
+    return {"unseen": "; ".join(f"{name}: {note}" for name, note in new.items())} if new else {}
 
 
 def decode(x: Array, encoding: Encoding) -> list[dict[str, float | str]]:

@@ -10,20 +10,22 @@ from dlrun.data.table.settings import TableSettings
 class Encoded(OnDevice):
     """A data set whose columns become numbers by an encoding, its own or that of a run.
 
-    is_like: whether the encoding is that of a run and all rows are the test split (`load_like`).
+    is_like: whether the encoding is that of a run (`load_like`). keeps_splits: whether its rows are split nevertheless;
+    otherwise all of them are the test split.
     """
 
     settings: TableSettings
     device: torch.device
     encoding: Encoding | None = None
     is_like: bool = False
+    keeps_splits: bool = False
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the table and put it on the device."""
         raise NotImplementedError(f"{type(self).__name__} must define load()")
 
     def load_like(self, fitted: dict, device: torch.device) -> None:
-        """Read the table as rows of a run whose data has learned `fitted`. All of them are the test split."""
+        """Read the table as rows of a run whose data learned `fitted`: all are the test split, or `keeps_splits`."""
         self.restore(fitted, device)
         self.is_like = True
         self.load(device)

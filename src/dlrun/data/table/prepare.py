@@ -2,28 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from dlrun.data.table.columns import RowName, as_numbers, as_texts, kind_of
+from dlrun.data.table.columns import RowName, as_numbers, kind_of
 from dlrun.data.table.dates import ambiguity
-from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen
+from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen, unseen_line
+from dlrun.data.table.joined import NamedFrame, joined
 from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.split import split_table
 from dlrun.data.table.targets import learned, moments, weights_of
 from dlrun.errors import DataError, counted, nearest, some
 
 WORKERS = 2  # threads that encode columns: each holds one as float64
-
-
-class NamedFrame(NamedTuple):
-    """The rows of one file or source. row_name: names a row, for messages."""
-
-    frame: pl.DataFrame
-    row_name: RowName
 
 
 class Prepared(NamedTuple):
@@ -47,8 +42,8 @@ def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str
     parts: the table under "all", or the splits that are given (train, and val or test or both); the others are cut
     from train. where: names the table, for messages.
     """
-    frame, row_name, fixed = _joined(parts)
-    check_settings(frame.columns, settings, where)
+    frame, row_name, fixed = joined(parts, settings)
+    check_settings(frame.schema, settings, where)
     frame, row_name, fixed, header_lines, rows = _with_target(frame, settings, row_name, fixed, where)
     y, target = learned(frame, settings, row_name, where)
     splits = split_table(frame, settings, y, row_name, fixed)
@@ -117,32 +112,38 @@ def _fitted(targets: list[dict[str, Any]], y: np.ndarray, train: np.ndarray) -> 
     return [target | moments(values[train], target["column"]) for target, values in zip(targets, y.T, strict=True)]
 
 
-def prepare_like(part: NamedFrame, encoding: Encoding) -> Prepared:
-    """Encode a table with an encoding that was learned before. All rows with a target are the test split."""
-    frame, row_name = part
+def prepare_like(
+    parts: Mapping[str, NamedFrame], settings: TableSettings, encoding: Encoding, keep_splits: bool
+) -> Prepared:
+    """Encode a table with an encoding that was learned before. Rows without a target are left out.
+
+    keep_splits: whether the rows are split by the settings; otherwise all of them are the test split.
+    """
     targets = [target["column"] for target in encoding["targets"]]
-    check_columns(frame.columns, [*encoding["columns"], *targets], row_name)
-    rows = np.flatnonzero(has_values(frame, targets))
-    if not len(rows):
+    settings = replace(settings, target=tuple(targets))
+    roles = [name for name in (settings.group, settings.time) if name and keep_splits]
+    for part in parts.values():
+        check_columns(part.frame.columns, [*encoding["columns"], *targets, *roles], part.row_name)
+    frame, row_name, fixed = joined(parts, settings)
+    if not has_values(frame, targets).any():
         raise DataError(f"{row_name(0)}: no row has a value for the target {targets[0]}\n  expected at least one")
-    frame = frame[rows]
-
-    def kept_place(row: int) -> str:
-        return row_name(int(rows[row]))
-
+    frame, row_name, fixed, _, rows = _with_target(frame, settings, row_name, fixed, "the table")
     if labels := encoding["targets"][0].get("labels"):
         y = codes(frame[targets[0]], labels) - 1
         if (y < 0).any():
             row = int((y < 0).argmax())
             raise DataError(
-                f"{kept_place(row)}: {targets[0]} is {frame[targets[0]][row]!r}, a class that the run does not know\n"
+                f"{row_name(row)}: {targets[0]} is {frame[targets[0]][row]!r}, a class that the run does not know\n"
                 f"  expected one of: {some(list(labels), 20)}"
             )
     else:
-        y = np.stack([as_numbers(frame[name], kept_place).to_numpy() for name in targets], 1).astype(np.float32)
-    x = encode(frame, encoding, kept_place)
-    splits = {"train": np.arange(0), "val": np.arange(0), "test": np.arange(len(x))}
-    return Prepared(x, y, None, splits, encoding, {}, rows)
+        y = np.stack([as_numbers(frame[name], row_name).to_numpy() for name in targets], 1).astype(np.float32)
+    none = np.arange(0)
+    splits = {"train": none, "val": none, "test": np.arange(frame.height)}
+    if keep_splits:
+        splits = split_table(frame, settings, y, row_name, fixed)
+    x = encode(frame, encoding, row_name)
+    return Prepared(x, y, None, splits, encoding, unseen_line(frame, x, encoding), rows)
 
 
 def has_values(frame: pl.DataFrame, columns: Sequence[str]) -> np.ndarray:
@@ -162,32 +163,6 @@ def check_columns(columns: Sequence[str], needed: Sequence[str], row_name: RowNa
             f"{row_name(0).partition(',')[0]}: there is no column {lacking[0]!r}{nearest(lacking[0], columns)}\n"
             f"  expected the columns of the run: {', '.join(needed)}"
         )
-
-
-def _joined(parts: Mapping[str, NamedFrame]) -> tuple[pl.DataFrame, RowName, dict[str, np.ndarray]]:
-    """Return all rows in one frame, a function that names a row, and the rows of each part."""
-    (name, first), *others = parts.items()
-    if not others:
-        return first.frame, first.row_name, {name: np.arange(first.frame.height)}
-    columns = first.frame.columns
-    for name, part in others:
-        if lacking := [column for column in columns if column not in part.frame.columns]:
-            raise DataError(
-                f"data.{name}: there is no column {lacking[0]!r}{nearest(lacking[0], part.frame.columns)}\n"
-                f"  expected the columns of data.train: {', '.join(columns)}"
-            )
-    frames = [part.frame.select(columns) for part in parts.values()]
-    mixed = [name for name in columns if len({str(frame.schema[name]) for frame in frames}) > 1]
-    frames = [frame.with_columns([as_texts(frame[name]) for name in mixed]) for frame in frames]
-    ends = np.cumsum([frame.height for frame in frames])
-    starts = ends - [frame.height for frame in frames]
-
-    def row_name(row: int) -> str:
-        number = int(np.searchsorted(ends, row, side="right"))
-        return list(parts.values())[number].row_name(row - int(starts[number]))
-
-    fixed = {name: np.arange(*span) for name, span in zip(parts, zip(starts, ends, strict=True), strict=True)}
-    return pl.concat(frames), row_name, fixed
 
 
 def _with_target(

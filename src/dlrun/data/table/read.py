@@ -23,11 +23,14 @@ GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types befor
 
 
 class ParquetTable(NamedTuple):
-    """A Parquet file."""
+    """A Parquet file. empty: its rows without a value, from 0 in order, which are left out of the frame."""
 
     path: Path
+    empty: tuple[int, ...] = ()
 
     def row_name(self, row: int) -> str:
+        for each in self.empty:
+            row += each <= row
         return f"{self.path}, row {row + 1}"
 
 
@@ -53,7 +56,7 @@ def read_table(
     if start[:4] == b"PAR1":
         frame = _read_parquet(path, content)
         if not has_empty_rows and (is_empty := empty_rows(frame)) is not None:
-            frame = frame.filter(~is_empty)
+            frame, origin = frame.filter(~is_empty), ParquetTable(path, tuple(is_empty.arg_true()))
     else:
         origin = text_of(path, form, path if content is None else content, start, has_empty_rows)
         frame = _read_text(origin, as_text, time)
@@ -207,11 +210,18 @@ def _check_short_rows(text: TableText) -> None:
 
 
 def _check_records(text: TableText) -> None:
-    count = len(text.names)
+    if line := text.unclosed():
+        raise DataError(
+            f'{text.path}, line {line}: a quote (") is not closed before the file ends\n'
+            "  expected values in two quotes; a quote in a value is written twice"
+        )
+    count, before = len(text.names), int(text.form.header)
     for line, cells in text.records():
+        first, before = before + 1, line
         if len(cells) != count and any(cell.strip() for cell in cells):
+            where = f"line {line}" if first == line else f"lines {first} to {line}, which a quote joins"
             raise DataError(
-                f"{text.path}, line {line}: {counted(len(cells), 'value')}, but the table has {count} columns\n"
+                f"{text.path}, {where}: {counted(len(cells), 'value')}, but the table has {count} columns\n"
                 f"  expected {count} values, separated by {text.form.separator!r} (data.separator)"
             )
 

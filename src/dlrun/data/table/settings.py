@@ -1,11 +1,13 @@
 """The settings of a table: its target, columns and splits, as the config has them, checked against the table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import polars as pl
+
 from dlrun.data.splits import Shares
-from dlrun.data.table.columns import check_names
+from dlrun.data.table.columns import check_names, is_read, type_name
 from dlrun.errors import DataError, UserError
 
 
@@ -29,8 +31,12 @@ class TableSettings:
     positive: str | None = None
 
 
-def check_settings(columns: Sequence[str], settings: TableSettings, where: str) -> None:
-    """Raise UserError for names in the config that are no columns of the table, or that have two roles."""
+def check_settings(schema: Mapping[str, pl.DataType], settings: TableSettings, where: str) -> None:
+    """Raise UserError for names in the config that are no columns of the table, have two roles, or hold no values.
+
+    schema: the type of each column.
+    """
+    columns = list(schema)
     if pattern := next((name for name in columns if name == "*" or name[:1] == "^" and name[-1:] == "$"), None):
         raise DataError(
             f"{where}: a column is named {pattern!r}, which polars takes for a pattern\n  expected another name"
@@ -45,6 +51,16 @@ def check_settings(columns: Sequence[str], settings: TableSettings, where: str) 
     keys |= {"data.drop": settings.drop}
     for key, names in {"data.target": settings.target, "data.types": tuple(settings.types), **keys}.items():
         check_names(names, columns, key, where)
+        for name in names:
+            if (
+                key not in ("data.drop", "data.time")
+                and settings.types.get(name) != "text"
+                and not is_read(schema[name])
+            ):
+                raise DataError(
+                    f"{key}={name}: {where} has values of type {type_name(schema[name])} there\n"
+                    "  expected numbers, texts, true and false, or dates"
+                )
         if key in keys and (twice := next((name for name in names if name in settings.target), None)):
             raise UserError(f"{key}={twice}: that column is the target\n  expected another column")
     if len(set(settings.target)) < len(settings.target):

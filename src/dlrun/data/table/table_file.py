@@ -16,8 +16,9 @@ from torch import Tensor
 from dlrun.data.base import Arrays
 from dlrun.data.resident import Resident
 from dlrun.data.table.columns import RowName, as_texts, check_kinds
-from dlrun.data.table.encode import decode, encode, names, unseen
+from dlrun.data.table.encode import decode, encode, names, unseen_levels
 from dlrun.data.table.encoded import Encoded
+from dlrun.data.table.joined import texts_of
 from dlrun.data.table.like import cleaned, form_like
 from dlrun.data.table.prepare import NamedFrame, Prepared, TableSettings, check_columns, prepare, prepare_like
 from dlrun.data.table.read import Origin, read_table
@@ -115,7 +116,7 @@ class TableFile(Encoded):
         )
 
     def load_like(self, fitted: dict, device: torch.device) -> None:
-        """Read the table as rows of a run whose data has learned `fitted`. All of them are the test split."""
+        """Read the table as rows of a run whose data has learned `fitted`, as `Encoded` does."""
         self.form = form_like(self.form, fitted)
         super().load_like(fitted, device)
 
@@ -166,12 +167,10 @@ class TableFile(Encoded):
         encoding = self.fitted()
         check_columns(frame.columns, list(encoding["columns"]), row_name)
         try:
-            x = torch.from_numpy(encode(frame, encoding, row_name)).to(self.device)
+            x = encode(frame, encoding, row_name)
         except pl.exceptions.PolarsError as error:  # of a type without values to learn from, such as a list
             raise DataError(f"{row_name(0)}: {first_line(error)}\n  expected values as the run's") from None
-        first, columns = len(encoding["numbers"]), [each["column"] for each in encoding["categories"]]
-        notes = {name: unseen(frame[name], x[:, first + i].cpu().numpy()) for i, name in enumerate(columns)}
-        return x, {name: text for name, text in notes.items() if text}
+        return torch.from_numpy(x).to(self.device), unseen_levels(frame, x, encoding)
 
     def decode(self, x: Tensor) -> list[dict[str, float | str]]:
         """Turn encoded rows into values by column, for people to read."""
@@ -192,8 +191,7 @@ class TableFile(Encoded):
         if self.prepared is None:
             parts, where = self._read()
             if self.is_like:
-                part = next(iter(parts.values()))
-                self.prepared = prepare_like(part, self.fitted())
+                self.prepared = prepare_like(parts, self.settings, self.fitted(), self.keeps_splits)
             else:
                 self.prepared = prepare(parts, self.settings, where)
         return self.prepared
@@ -206,14 +204,15 @@ class TableFile(Encoded):
                 name: frame.cast({pl.Enum: pl.Categorical}) for name, frame in frames.items()
             }  # no texts of a file
             return {name: NamedFrame(frame, partial(_row_of, name)) for name, frame in plain.items()}, "the table"
-        parts, where = {}, ""
+        parts, where, as_text = {}, "", self.columns_of_texts()
         for name, file in self.paths.items():
             if file:
                 path = find(file, self.data_dir, "data.file" if name == "all" else f"data.{name}", EXPECTED)
-                frame, origin = read_table(path, self.form, self.columns_of_texts())
+                frame, origin = read_table(path, self.form, as_text)
                 frame = self._file_as_learned(frame, origin) if self.is_like else frame
                 parts[name] = NamedFrame(frame, origin.row_name)
                 where = where or str(path)
+                as_text = [*as_text, *texts_of(frame)]  # what is text in data.train is text in the other files
         return parts, where
 
 

@@ -100,9 +100,9 @@ def weights_of(frame: pl.DataFrame, settings: TableSettings, row_name: RowName, 
     weights = as_numbers(frame[name], row_name).to_numpy()
     wrong = ~(weights >= 0)
     if wrong.any():
-        raise DataError(
-            f"{row_name(int(wrong.argmax()))}: the weight {name} is {weights[wrong][0]}\n  expected a number >= 0"
-        )
+        first = weights[wrong][0]
+        found = "has no value" if np.isnan(first) else f"is {first}"
+        raise DataError(f"{row_name(int(wrong.argmax()))}: the weight {name} {found}\n  expected a number >= 0")
     if not weights[train].any():
         raise DataError(f"data.weights={name}: all weights of the train split are 0\n  expected some above 0")
     return (weights / weights[train].mean()).astype(np.float32)

@@ -73,6 +73,17 @@ class TableText(NamedTuple):
                 if number or not self.form.header:
                     yield reader.line_num, cells
 
+    def unclosed(self) -> int:
+        """Return the line of the record whose quote is not closed before the file ends; 0 if there is none."""
+        with self.open() as file:
+            reader, line = csv.reader(file, delimiter=self.form.separator or ",", strict=True), 0
+            try:
+                for _ in reader:
+                    line = reader.line_num
+            except csv.Error as error:
+                return line + 1 if "unexpected end" in str(error) else 0
+        return 0
+
     def row_name(self, row: int) -> str:
         """Name the line of a row of the frame that was read."""
         rows = (line for line, cells in self.records() if self.is_row(cells))

@@ -18,7 +18,7 @@ Wanted = Literal["balanced"] | Weights | None  # task.class_weights
 
 class Balance(NamedTuple):
     """The train split's number of samples (of masks: pixels) of each class, None if it is not known; the weights
-    (classes,) of their losses, None for none; and lines for the header, which say so if the classes are skewed.
+    (classes,) of their losses, None for none; and lines for the header, if the classes are skewed or have no samples.
     """
 
     counts: list[int] | None
@@ -48,6 +48,8 @@ def balance_of(data: SampleData, spec: Learnable | Mask, wanted: Wanted, device:
     remedies = "task.class_weights=balanced" + (" or data.sampler=balanced" if sampler else "")
     advice = "" if wanted or sampler == "balanced" else f"; to weigh all classes alike: {remedies}"
     header_lines = {"skewed": f"{text}: look at balanced_acc{advice}"} if text else {}
+    if lacking := [label for label, count in zip(labels, counts or [], strict=False) if not count]:
+        header_lines["classes"] = f"warning: no train samples of {some(lacking)}, which cannot be learned"
     return Balance(counts, None if weights is None else weights.to(device), header_lines)
 
 
@@ -88,7 +90,7 @@ def weights_of_classes(wanted: Wanted, counts: Sequence[int] | None, labels: Seq
     if wanted is None:
         return None
     if wanted != "balanced":
-        names = {str(name): float(weight) for name, weight in wanted.items()}
+        names = {_label(name, labels): float(weight) for name, weight in wanted.items()}
         for name in names:
             if name not in labels:
                 raise UserError(
@@ -106,3 +108,9 @@ def weights_of_classes(wanted: Wanted, counts: Sequence[int] | None, labels: Seq
         )
     total, present = sum(counts), sum(count > 0 for count in counts)
     return torch.tensor([total / present / count if count else 0.0 for count in counts])
+
+
+def _label(name: object, labels: Sequence[str]) -> str:
+    """The label that a key of a mapping is: YAML reads true and false as truths, in any case."""
+    word = str(name)
+    return next((label for label in labels if isinstance(name, bool) and label.lower() == word.lower()), word)

@@ -1,0 +1,114 @@
+"""dl-runs evaluate on other files: read, split and encoded as the run's own."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from finished_runs import trained
+
+from dlrun.runs.cli import main
+from dlrun.train.finished import FinishedRun
+
+SMALL = ["model=mlp", "model.hidden=[8]", "trainer.epochs=2"]
+RANDOM = np.random.RandomState(0)
+
+
+def command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["dl-runs", *map(str, arguments)])
+    code = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code
+    return code, *capsys.readouterr()
+
+
+def metrics(monkeypatch, capsys, *arguments: object) -> dict[str, float]:
+    code, out, err = command(monkeypatch, capsys, "evaluate", *arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)["metrics"]
+
+
+def write(path: Path, rows: list[list], names: str = "t,x,y") -> Path:
+    path.write_text("\n".join([names, *(",".join(map(str, row)) for row in rows)]) + "\n")
+    return path
+
+
+def steps(count: int, shift: float = 0.0) -> list[list]:
+    return [[i, round(RANDOM.randn() + shift, 4), round(np.sin(i / 3) * 2 + shift + 0.01, 4)] for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def of_series(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("series")
+    file = write(folder / "a.csv", steps(120))
+    keys = ["data=series", f"data.file={file}", "data.target=y", "data.time=t", "data.window=5", "data.horizon=2"]
+    return trained(folder / "run", [*keys, "model=linear", "trainer.epochs=3"])
+
+
+def test_the_test_part_of_another_series_is_encoded_as_in_the_run(of_series, tmp_path, monkeypatch, capsys):
+    """Its last fifth, by the run's means: the same figures as those of a file with these rows alone."""
+    rows = steps(100, shift=5)
+    whole, last = write(tmp_path / "whole.csv", rows), write(tmp_path / "last.csv", rows[80:])
+    found = metrics(monkeypatch, capsys, of_series, f"data.file={whole}", "split=test")
+    assert found == pytest.approx(metrics(monkeypatch, capsys, of_series, "--on", last), rel=1e-5)
+    code, out, _ = command(monkeypatch, capsys, "evaluate", of_series, f"data.file={whole}", "split=val")
+    assert code == 0 and "val split, 14 samples" in out and "last value" in out
+
+
+def table(count: int, shift: float = 0.0) -> list[list]:
+    return [[i % 7, round(RANDOM.randn() + shift, 4), "no" if i % 3 else "yes"] for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def of_table(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("table")
+    files = [f"data.{name}={write(folder / f'{name}.csv', table(60))}" for name in ("train", "test")]
+    return trained(folder / "run", ["data=table", *files, "data.target=y", *SMALL])
+
+
+def test_each_split_of_other_tables_is_its_own(of_table, tmp_path, monkeypatch, capsys):
+    """data.test=FILE replaces the test rows, and data.file=FILE all files; only split=all takes every row for one."""
+    new = write(tmp_path / "new.csv", table(50, shift=3))
+    on = metrics(monkeypatch, capsys, of_table, "--on", new)
+    assert metrics(monkeypatch, capsys, of_table, f"data.test={new}") == pytest.approx(on, rel=1e-6)
+    assert metrics(monkeypatch, capsys, of_table, f"data.file={new}") == pytest.approx(on, rel=1e-6)
+    sizes = {"all": 50, "test": 10, "val": 10}
+    for split, size in sizes.items():
+        _, out, _ = command(monkeypatch, capsys, "evaluate", of_table, f"data.file={new}", f"split={split}")
+        assert f"{size} samples" in out.splitlines()[1]
+    own = metrics(monkeypatch, capsys, of_table)
+    assert metrics(monkeypatch, capsys, of_table, "data.eval_batch_size=7") == pytest.approx(own, rel=1e-5)
+
+
+def test_a_split_beside_on_is_refused(of_table, tmp_path, monkeypatch, capsys):
+    new = write(tmp_path / "new.csv", table(50))
+    code, _, err = command(monkeypatch, capsys, "evaluate", of_table, "--on", new, "split=test")
+    assert code == 2 and "split=test: --on evaluates all samples\n  expected no split, or data.file=FILE" in err
+    assert command(monkeypatch, capsys, "evaluate", of_table, "--on", new, "split=all")[0] == 0
+
+
+def test_a_split_of_other_arrays_has_the_classes_and_the_scale_of_the_run(tmp_path, monkeypatch, capsys):
+    """Images of real numbers, too, whose own range would make others of them."""
+    x, y = RANDOM.rand(60, 6, 6, 1), np.arange(60) % 3
+    np.savez(tmp_path / "a.npz", x=x, y=np.array(["a", "b", "c"])[y])
+    run = trained(tmp_path / "run", ["data=arrays", f"data.file={tmp_path}/a.npz", *SMALL])
+    other = np.array(["c", "b", "a"])[y]
+    np.savez(tmp_path / "b.npz", x_train=x, y_train=other, x_test=x[:20] * 3 - 1, y_test=other[:20])
+    np.savez(tmp_path / "c.npz", x=x[:20] * 3 - 1, y=other[:20])
+    one = metrics(monkeypatch, capsys, run, f"data.file={tmp_path}/b.npz", "split=test")
+    assert one == pytest.approx(metrics(monkeypatch, capsys, run, "--on", tmp_path / "c.npz"), rel=1e-5)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", np.array(["a", "b", "c"])[y])
+    both = metrics(monkeypatch, capsys, run, f"data.x={tmp_path}/x.npy", f"data.y={tmp_path}/y.npy", "data.file=null")
+    assert both == pytest.approx(metrics(monkeypatch, capsys, run, "split=all"), rel=1e-5)
+
+
+def test_columns_of_a_table_are_no_other_kind_of_data(of_table, monkeypatch, capsys):
+    code, _, err = command(monkeypatch, capsys, "evaluate", of_table, "data=moons")
+    assert code == 2 and "that data is of another kind" in err and "--on FILE, or data.file=FILE" in err
+    assert isinstance(FinishedRun(of_table).data.encode(torch.zeros(1, 2)), torch.Tensor)
