@@ -39,7 +39,6 @@ def dl_run(tmp_path, monkeypatch):
 
 
 def forget_modules():
-    signatures.signature.cache_clear()
     for module in [name for name in sys.modules if name.partition(".")[0] == "mynets"]:
         del sys.modules[module]
 

@@ -90,7 +90,7 @@ MODULES = {
     "train": {"call"},
     "sweep": {"call"},
     "runs": {"call"},
-    "config.source": {"errors"},
+    "config.source": {"errors", "paths"},
     "config.values": {"types"},
     "config.signatures": {"errors", "spec", "types", "config.consent", "config.source"},
     "config.named": {"errors", "types", "config.signatures", "config.values"},

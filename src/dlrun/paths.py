@@ -6,7 +6,9 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from dlrun.errors import DataError
+from dlrun.errors import DataError, UserError
+
+WORKING_FOLDER = "the working folder was removed\n  expected one that exists: change to another folder"
 
 
 def find(path: str, data_dir: Path, key: str, expected: str) -> Path:
@@ -31,6 +33,21 @@ def find(path: str, data_dir: Path, key: str, expected: str) -> Path:
     if not result.is_dir() and (why := irregular(result)):
         raise DataError(f"{key}={path}: {result} is {why}\n  expected {expected}")
     return result.resolve() if ".." in result.parts else Path(os.path.abspath(result))
+
+
+def has_working_folder() -> bool:
+    """Whether the working folder is still there. Of one that was removed, Linux still finds "."."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
+def require_working_folder() -> None:
+    """Raise UserError if the working folder was removed: relative paths mean nothing then."""
+    if not has_working_folder():
+        raise UserError(WORKING_FOLDER)
 
 
 def _is_here(wanted: str) -> bool:

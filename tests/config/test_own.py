@@ -37,7 +37,7 @@ def clean(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
     yield
-    for cache in (plugins.plugins, project._if_trusted, signatures.signature):
+    for cache in (plugins.plugins, project._if_trusted):
         cache.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] in ("acme", "mynets", "evil")]:
         del sys.modules[name]
@@ -194,6 +194,18 @@ class Wrapped(Sgd):
     def __init__(self, params, *, wobble: Positive = 1.0, **rest):
         super().__init__(params, **rest)
 
+class Decayed(torch.optim.AdamW):
+    def __init__(self, params, *, decay: Positive = 0.1, **rest):
+        super().__init__(params, weight_decay=decay, **rest)
+
+class Fixed(torch.optim.AdamW):
+    def __init__(self, params, *, rate: Positive = 0.1, **rest):
+        torch.optim.AdamW.__init__(self, params, rate, **rest)
+
+class All(torch.optim.AdamW):
+    def __init__(self, *args, **rest):
+        super().__init__(*args, **rest)
+
 class Net(torch.nn.Module):
     def __init__(self, spec, *, width: Count = 8):
         super().__init__()
@@ -243,6 +255,33 @@ def test_code_is_an_option_of_its_group(code):
     assert type(run.module).__name__ == "Deeper" and run.config["optimizer"]["momentum"] == 0.5
     assert run.summary["model"] == "acme.parts.Deeper" and run.evaluate("val")["acc"] > 0.3
     assert dlrun.resume(run, "trainer.epochs=2").metrics.height == 2
+
+
+def test_what_a_class_gives_its_base_itself_is_no_key(code):
+    """It was passed a second time, with the value of the base's option."""
+    words = ["data=digits", "model=linear", "trainer.max_steps=2", "optimizer=acme.parts."]
+    run = dlrun.train(*words[:-1], f"{words[-1]}Decayed", "optimizer.decay=0.2")
+    assert run.config["optimizer"]["decay"] == 0.2 and run.config["optimizer"]["betas"] == [0.9, 0.999]
+    assert "weight_decay" not in run.config["optimizer"]
+    with pytest.raises(dlrun.UserError, match="Decayed has no 'weight_decay'"):
+        dlrun.train(*words[:-1], f"{words[-1]}Decayed", "++optimizer.weight_decay=0.2")
+    keys = {name: signatures.signature(f"acme.parts.{name}").keys for name in ("Fixed", "All")}
+    assert "lr" not in keys["Fixed"] and {"rate", "betas"} <= keys["Fixed"].keys() and "lr" in keys["All"]
+
+
+def test_code_that_changes_while_a_program_runs_is_read_anew(code, tmp_path):
+    """A notebook that reloaded a module kept its old keys until the kernel was restarted."""
+    parts = tmp_path / "code" / "acme" / "parts.py"
+    words = ["data=digits", "model=acme.parts.Deeper", "trainer.max_steps=1"]
+    dlrun.train(*words)
+    parts.write_text(parts.read_text().replace("width: Count = 8", "width: Count = 8, depth: Count = 2"))
+    with pytest.raises(dlrun.UserError, match=r"Deeper has no 'depth' as Python imported it.*\n.*reload\(acme.parts\)"):
+        dlrun.train(*words, "model.depth=3")
+    with pytest.raises(dlrun.UserError, match="acme.parts has no 'later' as Python imported it"):
+        parts.write_text(parts.read_text() + "\ndef later(time):\n    return 1.0\n")
+        dlrun.train("data=digits", "schedule=acme.parts.later")
+    importlib.reload(sys.modules["acme.parts"])
+    assert dlrun.train(*words, "model.depth=3").config["model"]["depth"] == 3
 
 
 def experiment(text):
@@ -359,9 +398,9 @@ def test_broken_code_is_refused_before_data_is_read(code, tmp_path, monkeypatch)
             ("optimizer=acme.broken.made",): "optimizer=acme.broken.made raised RuntimeError: no memory",
             ("optimizer=acme.broken.Step", "optimizer.lr=1"): "raised KeyError: 'momentum'",
             ("optimizer=acme.broken.Exploding", "optimizer.lr=1"): "made weights infinite or NaN",
-            ("task.metrics=[acme.broken.metric]",): "task.metrics=metric raised AttributeError",
+            ("task.metrics=[acme.broken.metric]",): "metrics=acme.broken.metric raised AttributeError",
             ("task.metrics=[acme.broken.many]",): r"returned 200 numbers\n  expected a number from y int64 \(20,\)",
-            ("task.metrics=[acme.broken.word]",): "task.metrics=word returned a str",
+            ("task.metrics=[acme.broken.word]",): "metrics=acme.broken.word returned a str",
             ("model=acme.broken.failing",): "model=acme.broken.failing raised ValueError: no net",
             ("model=acme.broken.number",): "model=acme.broken.number returned a int",
             ("model=acme.broken.shape",): r"returned a tensor \(2, 7\)\n  expected outputs \(2, 10\) of inputs",
@@ -469,7 +508,7 @@ def test_code_that_is_no_option_is_refused(code, monkeypatch, capsys):
         ("optimizer=acme.parts.nope",): "acme.parts has no 'nope'",
         ("optimizer=acme.parts.none",): "returns 3",
         ("optimizer=turtle.Turtle",): "is not allowed here",
-        ("data=iris.csv",): "no such option",
+        ("data=iris.csv",): "a file is no option of data",
         ("schedule=acme.parts.Net",): "is a class: expected a function",
     }.items():
         assert why in refused(monkeypatch, capsys, *SMALL, *words)

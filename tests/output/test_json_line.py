@@ -11,6 +11,7 @@ import pytest
 from finished_runs import trained
 
 from dlrun import cli
+from dlrun.output.json_line import ENDING, ending
 from dlrun.runs import cli as runs_cli
 from dlrun.runs import data_cli
 
@@ -171,3 +172,26 @@ def test_every_command_of_the_page_for_agents_works(call, tmp_path):
         r"`([\w./]+\.(?:jsonl?|log|yaml|ckpt|txt))`", TEXT.split("## Files of a run")[1].split("A sweep's")[0]
     )
     assert len(named) >= 6 and all((folder / name).exists() for name in named)
+
+
+def test_a_run_that_stopped_gives_its_epochs_and_the_best_of_them(tmp_path, monkeypatch):
+    """They were null, though the run had trained for many epochs."""
+    scores = {"scores": {"val/acc": "max", "val/loss": "min"}, "goal": "val/acc"}
+    losses = {1: 3.0, 2: 2.0, 3: 1.0}
+    rows = [{"epoch": n, "step": 10 * n, "val/acc": min(n, 2) / 4, "val/loss": losses[n]} for n in losses]
+    rows.append({"epoch": 4, "step": 40, "val/acc": None, "val/loss": None})
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    monkeypatch.setattr(ENDING, "folder", tmp_path)
+    best = {"epoch": 3, "metric": "val/acc", "value": 0.5}  # of equal ones that with the lower loss
+    old = {"status": "finished", "best": {"epoch": 1}, "epochs": 1, "steps": 10, "seconds": 1.0, "stopped_by": "epochs"}
+    for summary, steps, seconds in (
+        ({"status": "stopped", "steps": 45, "seconds": 9.0}, 45, 9.0),
+        (old | {"resumed": {"status": "stopped", "steps": 46, "seconds": 8.0}}, 46, 8.0),
+        ({"status": "failed"}, 40, None),
+    ):
+        (tmp_path / "summary.json").write_text(json.dumps(summary | scores))
+        line = ending(143)
+        assert (line["epochs"], line["best"], line["steps"], line["seconds"]) == (4, best, steps, seconds)
+        assert line["stopped_by"] is None
+    (tmp_path / "summary.json").write_text(json.dumps(old | scores))
+    assert ending(0)["epochs"] == 1 and ending(0)["best"] == {"epoch": 1}

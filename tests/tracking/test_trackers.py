@@ -20,11 +20,12 @@ from filelock import FileLock
 from run_files import write_run
 from runs import compose, train
 
+import dlrun
 from dlrun.config.check import check_section
 from dlrun.config.signatures import signature
 from dlrun.errors import ConfigError, UserError
 from dlrun.output import tracking
-from dlrun.output.tracking import Tracking, require_installed
+from dlrun.output.tracking import Tracking, require_apart, require_installed
 from dlrun.tracking import follow as track
 from dlrun.tracking import trackers
 from dlrun.tracking.trackers import require_answer
@@ -268,6 +269,20 @@ def test_wrong_settings_of_trackers_are_refused():
     with pytest.raises(ConfigError, match="tracker=yes: expected none, wandb, or several"):
         check_section("tracker", "yes")
     check_section("tracker", {})
+
+
+def test_a_run_s_folder_is_apart_from_that_of_wandb(tmp_path, monkeypatch):
+    """W&B's links in it kept the run from being resumed."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("o/wandb", "o", "o/../o/wandb/", ".", str(tmp_path / "o")):
+        with pytest.raises(UserError, match="with tracker=wandb: W&B writes into .*/o/wandb, which is"):
+            require_apart(["mlflow", "wandb"], folder, "o")
+        require_apart(["mlflow"], folder, "o")
+    for folder in ("o/wandb/run", "o/run", "wandb", None):
+        require_apart(["wandb"], folder, "o")
+    monkeypatch.setattr("dlrun.output.tracking.find_spec", lambda name: True)
+    with pytest.raises(UserError, match="run_dir=outputs/wandb with tracker=wandb"):
+        dlrun.train("data=moons", "tracker=wandb", "run_dir=outputs/wandb")
 
 
 @pytest.mark.parametrize("name", ["trackio", "wandb", "mlflow"])

@@ -218,11 +218,11 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_resume_that_is_refused_changes_nothing(case, refused, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
-    spoil, message = REFUSED[case]
+    spoil, said = REFUSED[case]
     spoil(tmp_path / "run")
     before = content(tmp_path / "run")
     left = ["elsewhere", "run"] if case == "a link" else ["run"]
-    assert message in refused("resume=run", "trainer.epochs=2", left=left)
+    assert said in refused("resume=run", "trainer.epochs=2", left=left)
     assert content(tmp_path / "run") == before
 
 
@@ -253,8 +253,8 @@ def test_resume_last_chooses_the_run_that_was_started_last(dl_run, finished, tmp
     for number, name in enumerate(["b", "a"]):
         folder = copy_config(finished, tmp_path / "outputs" / "2026-01-01" / name, "dlrun.models.mlp.mlp", f"no.{name}")
         os.utime(folder / ".hydra" / "overrides.yaml", (number, number))
-    assert "outputs/2026-01-01/a: model._target_='no.a' is not allowed" in dl_run("resume=last")[2]
+    assert "outputs/2026-01-01/a: model=no.a is code of the package 'no'" in dl_run("resume=last")[2]
     assert dl_run("run_dir=elsewhere", "trainer.epochs=1")[0] == 0  # outside output_dir
     assert f"resume={tmp_path / 'elsewhere'}: the run in " in dl_run("resume=last")[2]
     shutil.rmtree(tmp_path / "elsewhere")
-    assert "outputs/2026-01-01/a: model._target_='no.a' is not allowed" in dl_run("resume=last")[2]
+    assert "outputs/2026-01-01/a: model=no.a is code of the package 'no'" in dl_run("resume=last")[2]

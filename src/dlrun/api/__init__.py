@@ -7,19 +7,21 @@
 Errors are `dlrun.UserError`s with the texts of the command line. docs/python.md. No torch until a config is valid.
 """
 
+import os
 from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
 
 from dlrun.api.command import run_command
 from dlrun.api.host import as_guest
-from dlrun.api.memory import Samples, given
+from dlrun.api.memory import Samples, given, refuse_other_kind
 from dlrun.api.run import Run
 from dlrun.api.sweeps import Sweep
 from dlrun.api.words import Words, as_words, in_python
 from dlrun.config import consent
 from dlrun.config.compose import compose
 from dlrun.config.project import output_dir
-from dlrun.config.saved import read_config
+from dlrun.config.saved import container, read_config
 from dlrun.errors import UserError
 from dlrun.output.folders import all_runs, find_run
 from dlrun.overrides import OTHER_KEYS, key_of, quoted
@@ -82,10 +84,13 @@ def resume(
     base = next((w.partition("=")[2] for w in reversed(changes) if key_of(w) == "output_dir"), output_dir())
     folder = _folder(run, base, "resume=")
     samples = given(x, y, x_val, y_val, x_test, y_test)
+    saved, names = read_config(folder)
+    if samples.data:
+        refuse_other_kind(samples, container(saved.get("data"), resolve=False), folder, names)
     memory = samples.data or (run.memory if isinstance(run, Run) else {})
     overrides = [f"resume={quoted(folder)}", *changes]
     config, hydra = compose([f"++{o}" if o.startswith(OTHER_KEYS) else o for o in overrides])
-    if _is_launched(read_config(folder)[0].trainer.processes, memory):
+    if _is_launched(saved.trainer.processes, memory):
         return Run(run_command(overrides))
     with as_guest():
         done = resume_run(Request(config, hydra, overrides, True, memory))
@@ -98,15 +103,24 @@ def load(run: str | Path = "last", output_dir: str | Path | None = None) -> Run:
 
 
 def runs(output_dir: str | Path | None = None) -> list[Run]:
-    """List all runs in a folder, with those of sweeps, the newest last."""
-    return [Run(folder) for folder in all_runs(Path(output_dir or _default()))]
+    """List all runs in a folder, with those of sweeps, the newest last. Raises UserError if there is no such folder."""
+    if output_dir is not None and not _path(output_dir, "output_dir").is_dir():
+        raise UserError(f"{output_dir}: there is no such folder\n  expected the folder of runs, such as 'outputs'")
+    return [Run(folder) for folder in all_runs(_path(output_dir or _default(), "output_dir"))]
 
 
-def sweep(*words: Words, config_dir: str | Path | None = None) -> Sweep:
+def sweep(*words: Words, config_dir: str | Path | None = None, **samples: object) -> Sweep:
     """Run a sweep or a search and return it: sweep("model=mlp,linear", "seed=0,1,2", "sweep.jobs=2").
 
-    A list as a value is one value; several values are written as on the command line. Each job is a process.
+    A list as a value is one value; several values are written as on the command line. Each job is a process, so
+    samples in memory (x=, y=, ...) are refused. Raises UserError if no job finishes.
     """
+    if samples:
+        raise UserError(
+            f"{', '.join(f'{name}=...' for name in samples)}: a sweep takes words alone, and trains in other processes,"
+            " which have no samples of this one\n"
+            "  expected samples in a file: data=arrays data.file=samples.npz; or dlrun.train for each setting"
+        )
     flags = [] if config_dir is None else [f"--config-dir={Path(config_dir).absolute()}"]
     return Sweep(run_command(["-m", *as_words(words), *flags]))
 
@@ -114,7 +128,7 @@ def sweep(*words: Words, config_dir: str | Path | None = None) -> Sweep:
 def allow(*packages: str) -> None:
     """Let configs name code of these packages of yours, in this process: what DL_RUN_ALLOW does for the command."""
     for package in packages:
-        if not all(map(str.isidentifier, package.split("."))):
+        if not isinstance(package, str) or not all(map(str.isidentifier, package.split("."))):
             raise UserError(f"{package!r}: expected the name of a package, such as 'mynets'")
     consent.allowed.update(packages)
 
@@ -138,7 +152,14 @@ def _folder(run: "str | Path | Run", base: str | Path | None, key: str) -> Path:
     if isinstance(run, Run):
         return run.folder
     with in_python():
-        return find_run(str(Path(run).expanduser()), str(base or _default()), key)
+        return find_run(str(_path(run, "run")), str(_path(base or _default(), "output_dir")), key)
+
+
+def _path(value: object, name: str) -> Path:
+    """A path with ~ expanded. Raises UserError for another object."""
+    if not isinstance(value, str | PathLike):
+        raise UserError(f"{name}={value!r}: expected a path{' or a Run' if name == 'run' else ''}")
+    return Path(os.path.expanduser(value))
 
 
 def _is_launched(processes: object, memory: dict[str, object]) -> bool:

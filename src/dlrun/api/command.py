@@ -19,8 +19,8 @@ from dlrun.system.python import COMMAND
 def run_command(arguments: Sequence[str]) -> Path:
     """Run `dl-run` with these arguments, show what it prints, and return the folder of its run or sweep.
 
-    An interrupt is passed on, so that it saves first. Raises UserError with its message if it was refused or failed,
-    KeyboardInterrupt if it was stopped.
+    An interrupt is passed on, so that it saves first. Raises UserError with its message if it was refused or failed, or
+    if no job of a sweep finished; KeyboardInterrupt if it was stopped.
     """
     env = os.environ | {
         "DL_RUN_ALLOW": ",".join(sorted(ALLOWED | allowed)),
@@ -55,6 +55,12 @@ def run_command(arguments: Sequence[str]) -> Path:
         raise KeyboardInterrupt(f"stopped; resume {ending['folder']}")
     if ending["error"] or not ending["folder"]:
         raise UserError(ending["error"] or f"dl-run ended with exit code {process.returncode}")
+    if ending.get("first_failure") and not ending["jobs"].keys() & {"finished", "pruned"}:
+        counts = ", ".join(f"{count} {status}" for status, count in ending["jobs"].items())
+        raise UserError(
+            f"no job of the sweep finished: {counts}\n  {ending['first_failure']}\n"
+            f"  all jobs: dlrun.Sweep({ending['folder']!r}).jobs"
+        )
     return Path(ending["folder"])
 
 

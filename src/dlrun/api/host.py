@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dlrun.api.words import in_python
 from dlrun.errors import UserError
 from dlrun.output.terminal import is_of_disk, text_of_disk
+from dlrun.paths import require_working_folder
 
 SEED = 67280421310721  # torch's own seed before anyone sets one
 RUNNING = threading.RLock()  # torch's generators and options belong to the process: one run at a time
@@ -34,6 +35,7 @@ def as_guest() -> Iterator[None]:
         try:
             yield
         except OSError as error:
+            require_working_folder()
             if not is_of_disk(error):
                 raise
             raise UserError(text_of_disk(error)) from error

@@ -1,10 +1,10 @@
 """Predict from Python objects: arrays, paths, PIL images, texts, rows and frames."""
 
-import io
 import sys
 from collections.abc import Iterator
 from itertools import islice
 from os import PathLike
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dlrun.api.frames import as_polars, as_rows
+from dlrun.api.pictures import as_file, is_picture
 from dlrun.api.samples import as_array, is_frame, refuse_masked
 from dlrun.errors import UserError, first_line
 from dlrun.output.failures import within_memory
@@ -31,6 +32,8 @@ def predict(
 ) -> pl.DataFrame | np.ndarray:
     """Return a frame with a row per input, or an array of images or masks. Raises UserError for wrong inputs."""
     takes = run.task.accepts
+    if not _is_integer(seed) or not 0 <= seed < 2**63:
+        raise UserError(f"seed={seed!r}: expected an integer >= 0")
     used = {"inputs": x is not None, "latent": samples is not None, "episodes": episodes is not None}
     ways = [name for name, is_used in used.items() if is_used]
     expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)
@@ -39,6 +42,8 @@ def predict(
         raise UserError(f"{', '.join(ways) or 'nothing'} to predict from: this run takes {expected}")
     with within_memory():
         if episodes is not None:
+            if not _is_integer(episodes) or episodes < 1:
+                raise UserError(f"episodes={episodes!r}: expected an integer >= 1")
             played = run.task.play(run.data, episodes, seed)
             return pl.DataFrame([{"episode": i, "return": r, "length": n} for i, (r, n) in enumerate(played)])
         names: list[str] = []
@@ -63,10 +68,14 @@ def outputs(run: FinishedRun, x: Any, fit: bool) -> np.ndarray:
         return torch.cat([out for _, out in _predicted(run, x, fit)]).numpy()
 
 
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _sampled(run: FinishedRun, samples: int, seed: int) -> Tensor:
     from dlrun.seeds import generator
 
-    if not isinstance(samples, int) or samples < 1:
+    if not _is_integer(samples) or samples < 1:
         raise UserError(f"samples={samples!r}: expected an integer >= 1")
     device, size = run.device.torch_device, run.sample_data.eval_batch_size
     z = torch.randn(samples, cast(int, run.task.net.latent), generator=generator(device, 0, seed), device=device)
@@ -101,7 +110,7 @@ def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[tuple[list[str], T
         expected = "a text, a list of texts, or a Path of a .txt or .csv file"
         names: list[str] = []
         if isinstance(x, PathLike):
-            pairs = list(files.texts_as_trained([str(x)], run.config["data"]))
+            pairs = list(files.texts_as_trained([expanduser(x)], run.config["data"]))
             names, texts = [name for name, _ in pairs], [text for _, text in pairs]
         else:
             texts = [x] if isinstance(x, str) else _several(x, "text", expected)
@@ -113,7 +122,7 @@ def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[tuple[list[str], T
     elif isinstance(spec, Image | Mask) and not _is_array(x):
         yield from _images(run, x, fit)
     elif isinstance(x, str | PathLike):
-        rows = input_rows.rows([str(x)], cast(Table, spec))
+        rows = input_rows.rows([expanduser(x)], cast(Table, spec))
         while batch := list(islice(rows, data.eval_batch_size)):
             yield [name for name, _ in batch], data.encode(np.array([row for _, row in batch]))
     else:
@@ -190,7 +199,7 @@ def _rows_of_table(run: FinishedRun, x: Any) -> tuple[list[str], Tensor]:
     """Return names and encoded rows: of a frame, dictionaries or an array in memory, or of a file."""
     data, names = run.table_data, list[str]()
     if isinstance(x, str | PathLike):
-        rows, encoded, notes = data.read(Path(x))
+        rows, encoded, notes = data.read(Path(expanduser(x)))
         names = [f"row {i}" for i in range(1, len(rows) + 1)]
     else:
         frame = data.as_learned(as_rows(x, data.fitted()["columns"]))
@@ -207,16 +216,14 @@ def _images(run: FinishedRun, x: Any, fit: bool) -> Iterator[tuple[list[str], Te
     form = getattr(run.data, "form", files.ListFormat())
     decoded: list[tuple[str, Tensor]] = []
     is_stored = False
-    is_one = isinstance(x, str | PathLike) or hasattr(x, "save")
+    is_one = isinstance(x, str | PathLike) or is_picture(x)
     for i, each in enumerate([x] if is_one else _several(x, "image", expected)):
         if isinstance(each, str | PathLike):
-            decoded += files.images([str(each)], shape, how, decoding, form)
+            decoded += files.images([expanduser(each)], shape, how, decoding, form)
             is_stored = True
-        elif hasattr(each, "save"):
-            content = io.BytesIO()
-            each.save(content, "PNG")
-            name, file = f"image {i}", io.BytesIO(content.getvalue())
-            decoded.append((name, files.decoded(name, file, shape, how, decoding)))
+        elif is_picture(each):
+            name = f"image {i}"
+            decoded.append((name, files.decoded(name, as_file(each), shape, how, decoding)))
         else:
             raise UserError(f"{each!r} is no image\n  expected {expected}")
     if decoded:

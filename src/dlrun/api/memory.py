@@ -5,13 +5,18 @@ same ones.
 """
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from dlrun.api.frames import Frames, as_polars, free_name, named_targets, with_targets
+from dlrun.api.pictures import is_picture, pixels
 from dlrun.api.samples import array_of, as_array, is_frame, short, uneven
 from dlrun.errors import DataError, UserError, own_code
+from dlrun.overrides import quoted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import pandas
     import polars
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 else:
     Samples = Any
 
+FRAMES, STREAMS = "dlrun.data.readers.frames.memory", "dlrun.data.readers.streams.memory"
+IN_MEMORY = (FRAMES, STREAMS)  # readers of what only a program has
 FEW = 20  # at most this number of classes, even of few samples, as of arrays
 
 
@@ -57,10 +64,34 @@ def given(x: Samples, y: Samples, x_val: Samples, y_val: Samples, x_test: Sample
     return Given(["data=arrays", "data.arrays=memory"], {"arrays": arrays})
 
 
+def refuse_other_kind(samples: Given, section: object, folder: "Path", names: Mapping[str, str]) -> None:
+    """Raise UserError unless a run was trained on samples in memory of this kind.
+
+    section, names: the data section of its config, and the chosen option of each group.
+    """
+    section = section if isinstance(section, dict) else {}
+    source = section.get("source")
+    from_memory = section.get("arrays") == "memory" or isinstance(source, dict) and source.get("_target_") in IN_MEMORY
+    if not from_memory:
+        raise UserError(
+            f"x: the run in {folder} was trained on data={names.get('data')}, not on samples in memory\n"
+            "  expected dlrun.resume(run) without samples; dlrun.train(..., x=x) starts a new run"
+        )
+    kinds = {"data=arrays": "arrays or a Dataset", "data=table": "a frame", "data=stream": "loaders"}
+    trained = f"data={names.get('data')}"
+    if samples.words[0] != trained:
+        raise UserError(
+            f"x: the run in {folder} was trained on {kinds.get(trained, trained)}\n"
+            f"  expected the same samples, not {kinds[samples.words[0]]}"
+        )
+
+
 def _arrays(split: str, x: Any, y: Any) -> "dict[str, np.ndarray]":
     """Return the arrays of a split."""
     if _is_dataset(x):
         x, y = _stacked(x, y)
+    elif isinstance(x, list | tuple) and any(map(is_picture, x)):
+        x = [pixels(f"x[{i}]", each) if is_picture(each) else each for i, each in enumerate(x)]
     pair = {"x": array_of("x", x)} | ({} if y is None else {"y": array_of("y", y)})
     lengths = {name: len(array) for name, array in pair.items()}
     if len(set(lengths.values())) > 1:
@@ -108,6 +139,8 @@ def _stacked(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _item(kind: str, i: int, name: str, value: Any) -> "np.ndarray":
+    if name == "x" and is_picture(value):
+        return pixels(f"{kind}[{i}]: x", value)
     array = as_array(f"{kind}[{i}]: {name}", value, "numbers: an array, a tensor or an image")
     if array.dtype.kind not in "biufU":
         raise DataError(f"{kind}[{i}]: {name} is {short(value)}\n  expected numbers: an array, a tensor or an image")
@@ -126,7 +159,7 @@ def _loaders(parts: dict[str, tuple[Any, Any]]) -> Given:
             "  expected x=..., x_val=... and perhaps x_test=..., loaders too, and no y"
         )
     source = {split: loader for split, (loader, _) in parts.items()}
-    words = ["data=stream", "data.source={_target_: dlrun.data.readers.streams.memory}"]
+    words = ["data=stream", f"data.source={{_target_: {STREAMS}}}"]
     counts = [_classes(loader) for loader in source.values()]
     words += [f"data.classes={max(counts)}"] if all(counts) else []
     return Given(words, {"source": lambda: source})
@@ -168,10 +201,6 @@ def _frames(parts: dict[str, tuple[Any, Any]]) -> Given:
         if not len(frames[split]):
             raise UserError(f"{split}: the frame has no rows\n  expected a row per sample")
     shown = {"all": frames["train"]} if len(frames) == 1 else frames
-    source = "{_target_: dlrun.data.readers.frames.memory}"
-    words = ["data=table", f"data.source={source}", f"data.target={_quoted(target)}"]
+    source = f"{{_target_: {FRAMES}}}"
+    words = ["data=table", f"data.source={source}", f"data.target={quoted(target)}"]
     return Given(words, {"source": Frames(shown)})
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'

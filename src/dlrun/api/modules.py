@@ -29,7 +29,7 @@ def guarded(run: FinishedRun) -> nn.Module:
     else:
         has_ids = isinstance(spec, Tokens)
         expected = Expected(tuple(spec.shape), "ids" if has_ids else "float", has_ids)
-    net.register_forward_pre_hook(partial(_check, expected))
+    net.register_forward_pre_hook(partial(_check, expected), with_kwargs=True)
     return net
 
 
@@ -44,7 +44,7 @@ def full(run: FinishedRun) -> nn.Module:
         expected = Expected(tuple(spec.shape), "ids", True)
     else:
         expected = Expected(tuple(spec.shape), "real" if isinstance(spec, Table) else "float")
-    graph.register_forward_pre_hook(partial(_check, expected))
+    graph.register_forward_pre_hook(partial(_check, expected), with_kwargs=True)
     return graph
 
 
@@ -52,11 +52,11 @@ def _codes(run: FinishedRun) -> Expected:
     return Expected((cast(int, run.task.net.latent),), "float")
 
 
-def _check(expected: Expected, module: nn.Module, args: tuple[object, ...]) -> None:
-    """Raise UserError for a wrong input. Arguments by name are passed on as they are."""
-    if not args:
+def _check(expected: Expected, module: nn.Module, args: tuple[object, ...], named: dict[str, object]) -> None:
+    """Raise UserError for a wrong input, by its place or by its name."""
+    if not args and not named:
         return
-    x, (shape, values, has_any_length) = args[0], expected
+    x, (shape, values, has_any_length) = [*args, *named.values()][0], expected
     sizes = ", ".join(["batch", *map(str, shape)])
     if not isinstance(x, Tensor):
         raise UserError(f"the module got a {type(x).__name__}\n  expected a tensor ({sizes})")

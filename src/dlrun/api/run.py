@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlrun.api.host import as_guest
+from dlrun.api.words import Words, as_words
 from dlrun.config.saved import container, own_config, read_config, require_finished
-from dlrun.errors import printable
+from dlrun.errors import UserError, printable
 from dlrun.output.console import number
 from dlrun.output.folders import read_summary
 from dlrun.output.rows import is_epoch, parse_row
@@ -159,12 +160,18 @@ class Run:
         with as_guest():
             return outputs(self.finished, x, fit)
 
-    def evaluate(self, split: str = "test", *words: str, x: Any = None, y: Any = None) -> dict[str, float]:
+    def evaluate(self, split: str = "test", *words: Words, x: Any = None, y: Any = None) -> dict[str, float]:
         """Return the metrics of a split of the run's data, of other data ("data=fashion_mnist"), or of samples x, y."""
         from dlrun.api.scores import evaluate
 
+        if x is None and y is not None:
+            raise UserError("y without x\n  expected x=..., the samples of these targets")
+        own_config(self.folder, evaluates=True)  # its errors, before anything is read
         with as_guest():
-            return evaluate(self, split, words, x, y)
+            return evaluate(self, split, as_words(words), x, y)
+
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
+        return Run, (self.folder.absolute(),)  # neither the network nor samples in memory
 
     def __repr__(self) -> str:
         best = self.summary.get("best")

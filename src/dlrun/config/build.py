@@ -1,9 +1,12 @@
 """Build objects from a checked config."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from inspect import Parameter
+from inspect import signature as signature_of
 from types import ModuleType
 from typing import Any
 
@@ -45,10 +48,10 @@ def build(node: object) -> Any:
     words = {key: expanded(value, builder.keys.get(key)) for key, value in node.items() if key != "_target_"}
     values = {key: build(value) for key, value in words.items()}
     module, _, name = node["_target_"].rpartition(".")
-    make = getattr(imported(module), name)
+    values = {key: value for key, value in values.items() if key not in of_runner(node)}
+    make = _named(module, name, values)
     if module == "dlrun.spec":  # specs are frozen, so their sequences are tuples
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    values = {key: value for key, value in values.items() if key not in of_runner(node)}
     if builder.kind == "class" and not builder.positional:
         if module.partition(".")[0] in ("dlrun", "torch"):
             return make(**values)
@@ -56,6 +59,25 @@ def build(node: object) -> Any:
             return make(**values)
     make = partial(make, **values)
     return partial(_from_spec, make, node) if [*builder.positional][:1] == ["spec"] else make
+
+
+def _named(module: str, name: str, keys: Collection[str]) -> Any:
+    """Import a function or class. Raises UserError if it is not as its file is now: it was imported before a change."""
+    found = imported(module)
+    if module.partition(".")[0] in ("dlrun", "torch"):
+        return getattr(found, name)
+    make, unknown = getattr(found, name, None), ""
+    with suppress(TypeError, ValueError):  # it has no signature
+        parameters = signature_of(make).parameters if callable(make) else {}
+        if not any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values()):
+            unknown = next((key for key in keys if key not in parameters), "")
+    if make is None or unknown:
+        lacks = f"{module}.{name} has no {unknown!r}" if make else f"{module} has no {name!r}"
+        raise UserError(
+            f"{lacks} as Python imported it: its file has changed since\n"
+            f"  expected the module as it is now: importlib.reload({module}), or start Python again"
+        )
+    return make
 
 
 def imported(module: str) -> ModuleType:

@@ -21,6 +21,7 @@ from dlrun.config.project import project
 from dlrun.config.zips import is_zip
 from dlrun.errors import UserError
 from dlrun.overrides import key_of
+from dlrun.paths import require_working_folder
 
 allow_null_in_choices()
 compose_faster()
@@ -55,6 +56,7 @@ class Loader(LoaderBase):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
+        require_working_folder()
         overrides = [each for o in overrides for each in _meant(o)]
         unzipped = [override for override in overrides if not is_zip(override)]
         zips = [override for override in overrides if is_zip(override)]

@@ -16,6 +16,7 @@ from dlrun.config.consent import option_folders
 from dlrun.config.pairing import CONFIGS
 from dlrun.errors import UserError
 from dlrun.output.written import write_whole
+from dlrun.paths import has_working_folder
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "template"
 NAME = "mynets"  # in the template
@@ -79,7 +80,7 @@ def _unwritable(name: str, folder: Path, error: OSError) -> UserError:
 
 
 def _absolute(folder: Path) -> Path:
-    return folder.absolute() if os.path.exists(os.curdir) else folder  # the working folder may have been removed
+    return folder.absolute() if has_working_folder() else folder  # the working folder may have been removed
 
 
 def _check(name: str) -> None:

@@ -40,7 +40,7 @@ def plugins() -> dict[str, Plugin]:
     The files are read directly: importing importlib.metadata takes ten times as long as this.
     """
     by_name: dict[str, Plugin] = {}
-    for source, name, package in _registered():
+    for source, name, package in registered():
         if name in by_name and by_name[name].source != source:
             raise UserError(
                 f"two installed packages register the plugin {name!r}: {by_name[name].source} and {source}\n"
@@ -59,7 +59,7 @@ def plugins() -> dict[str, Plugin]:
     return by_name
 
 
-def _registered() -> list[tuple[str, str, str]]:
+def registered() -> list[tuple[str, str, str]]:
     """List (distribution, plugin, package) of all entry points. The working folder is skipped: it is not installed.
 
     If a distribution is on the path twice, the first copy counts, as in imports.

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlrun.config.check import check
 from dlrun.config.explain import explain
+from dlrun.config.missing_code import require_code, without_training
 from dlrun.config.older import update_config
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature
@@ -200,10 +201,13 @@ def _checked(folder: Path, summary: dict) -> dict:
     return summary
 
 
-def own_config(folder: Path, changes: dict[str, object] | None = None) -> tuple[dict, dict[str, str]]:
+def own_config(
+    folder: Path, changes: dict[str, object] | None = None, evaluates: bool = False
+) -> tuple[dict, dict[str, str]]:
     """Return a run's config, plain and checked, and the chosen option of each group.
 
     Keys that only initialise weights (init, weights, embedding file) are cleared: the weights come from the checkpoint.
+    Code that only trained the run and is gone is replaced. evaluates: whether its loss and metrics are needed.
     """
     saved, names = read_config(folder)
     for key, value in (changes or {}).items():
@@ -217,6 +221,8 @@ def own_config(folder: Path, changes: dict[str, object] | None = None) -> tuple[
         model["embedding"] |= {"file": None, "train": True}  # the weights hold its vectors
     if isinstance(task.get("quality"), str) and not os.path.isdir(task["quality"]):
         task["quality"] = None  # the classifier is gone, and only measured quality
+    without_training(config, evaluates)
+    require_code(config, str(folder))
     try:
         check(config, names)
     except UserError as error:

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import takewhile
 
 from dlrun import spec as specs
 from dlrun import types
 from dlrun.config import consent
-from dlrun.config.source import imported_from, no_module, origin_of, source_of
+from dlrun.config.source import imported_from, no_module, origin_of, parsed, source_of
 from dlrun.errors import UserError, first_line, nearest, raised
 
 NAMES = {**vars(typing), **vars(specs), **vars(types)}
@@ -64,15 +65,26 @@ def can_be_own(package: str) -> bool:
     return package not in sys.stdlib_module_names and package not in ("dlrun", "torch")
 
 
-@cache
 def signature(target: str) -> Signature:
-    """Return the signature of a dotted path. Raises UserError if there is no such function or class."""
+    """Return the signature of a dotted path. Raises UserError if there is no such function or class.
+
+    Code of the user's own is read anew if its file has changed, as a notebook edits it between two runs.
+    """
+    return _of_builtin(target) if target.startswith(("dlrun.", "torch.")) else _read(target)
+
+
+@cache
+def _of_builtin(target: str) -> Signature:
+    return _read(target)
+
+
+def _read(target: str) -> Signature:
     module, _, name = target.rpartition(".")
     source = source_of(module)
     if source is None:
         raise UserError(f"{target!r}: {no_module(module)}")
     try:
-        tree = ast.parse(source.read_text(encoding="utf-8"), str(source))
+        tree = parsed(source)
     except (SyntaxError, ValueError) as error:
         is_placed = isinstance(error, SyntaxError) and error.lineno  # a byte 0 has no line
         why = raised(error) if is_placed else f"{first_line(error)} ({source})"
@@ -110,7 +122,7 @@ def _assigned(tree: ast.Module) -> set[str]:
 def public_names(module: str, kind: str) -> list[str]:
     """List the dotted paths of a module's own public functions or classes. kind: function or class."""
     source = source_of(module)
-    tree = ast.parse(source.read_text(encoding="utf-8")) if source else ast.Module([], [])
+    tree = parsed(source) if source else ast.Module([], [])
     return [f"{module}.{name}" for name in _public(tree, ast.ClassDef if kind == "class" else ast.FunctionDef)]
 
 
@@ -167,7 +179,7 @@ def _of_constructor(node: ast.ClassDef, target: str, base: Signature | None) -> 
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             constructor = _of_function(item, "class", target)
             if base and item.args.kwarg:  # it passes on what it does not name
-                return _joined(base, constructor)
+                return _joined(_without(base, _passed_on(item, base)), constructor)
             if item.args.kwonlyargs or item.args.args[1:]:
                 return constructor
     fields = {  # of a dataclass
@@ -181,6 +193,25 @@ def _of_constructor(node: ast.ClassDef, target: str, base: Signature | None) -> 
         target, "class", {}, keys, required, defaults=_literals({n: i.value for n, i in fields.items()})
     )
     return _joined(base, of_class) if base and (not fields or not base.positional) else of_class
+
+
+def _passed_on(constructor: ast.FunctionDef, base: Signature) -> set[str]:
+    """Return the parameters that a constructor gives its base class itself: weight_decay=decay beside **rest."""
+    names: set[str] = set()
+    order = [*base.positional, *base.keys]
+    for call in ast.walk(constructor):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "__init__":
+            is_super = isinstance(call.func.value, ast.Call)
+            names |= {keyword.arg for keyword in call.keywords if keyword.arg}
+            given = [*takewhile(lambda each: not isinstance(each, ast.Starred), call.args)]
+            names |= set(order[: max(0, len(given) - (not is_super))])  # Base.__init__(self, ...)
+    return names
+
+
+def _without(base: Signature, names: set[str]) -> Signature:
+    """Return the signature of a base class without the config keys of these names."""
+    keys = {name: annotation for name, annotation in base.keys.items() if name not in names}
+    return replace(base, keys=keys, required=base.required - names)
 
 
 def _joined(base: Signature, of_class: Signature) -> Signature:

@@ -7,10 +7,12 @@ import ast
 import os
 import shlex
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from dlrun.errors import nearest, some
+from dlrun.paths import has_working_folder
 
 
 def source_of(module: str) -> Path | None:
@@ -28,6 +30,17 @@ def source_of(module: str) -> Path | None:
         return Path(spec.origin) if not rest and spec.origin and spec.origin.endswith(".py") else None
     base = Path(next(iter(spec.submodule_search_locations))).joinpath(*rest)
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def parsed(source: Path) -> ast.Module:
+    """Return the syntax tree of a file as it is now. Raises OSError, SyntaxError, or ValueError if it is no text."""
+    stamp = source.stat()
+    return _parsed(source, stamp.st_mtime_ns, stamp.st_size)
+
+
+@cache
+def _parsed(source: Path, changed: int, size: int) -> ast.Module:
+    return ast.parse(source.read_text(encoding="utf-8"), str(source))
 
 
 def no_module(module: str) -> str:
@@ -58,7 +71,7 @@ def no_module(module: str) -> str:
 
 def _not_found(package: str) -> str:
     """Describe where a top-level package was looked for, and how Python can find it."""
-    here = Path.cwd() if os.path.exists(os.curdir) else Path()  # the working folder may have been removed
+    here = Path.cwd() if has_working_folder() else Path()  # the working folder may have been removed
     standard = {os.path.dirname(os.__file__), os.path.join(os.path.dirname(os.__file__), "lib-dynload")}
     searched = [os.path.abspath(path) for path in sys.path if os.path.isdir(path or os.curdir)]
     searched = [path for path in dict.fromkeys(searched) if path not in standard]

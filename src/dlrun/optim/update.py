@@ -245,6 +245,13 @@ class Update:
             "buffers": self.snapshot.copies if self.snapshot else None,
         }
 
+    def load_average(self, state: dict) -> None:
+        """Load the averaged weights alone, of another optimizer's state. Raises ValueError if they do not fit."""
+        if (self.ema is None) != (state["average"] is None):
+            raise ValueError("the optimizer that averaged the weights is missing")
+        if self.ema is not None:
+            self.ema.load_state_dict(state["average"])
+
     def load_state_dict(self, state: dict) -> None:
         """Raises ValueError unless all shapes fit this net."""
         check_state({k: state[k] for k in SCALARS}, SCALARS)

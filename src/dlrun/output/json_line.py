@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.folders import read_summary, status_of
+from dlrun.output.rows import epoch_rows
 from dlrun.paths import read_whole
 
 FLAG = "--json"
@@ -85,11 +86,29 @@ def _of_run(folder: Path, code: int) -> dict[str, object]:
     summary = read_summary(folder)
     status, test = status_of(summary), summary.get("test")
     metrics = test if isinstance(test, dict) else {}
+    known = summary if status == "finished" else summary | _so_far(folder, summary)
     return {
         **({"status": status} if code == 1 and status in ("diverged", "failed") else {}),
-        **{name: summary.get(name) for name in ("goal", "best", "stopped_by", "epochs", "steps", "seconds")},
+        **{name: known.get(name) for name in ("goal", "best", "stopped_by", "epochs", "steps", "seconds")},
         "metrics": {name: value for name, value in metrics.items() if isinstance(value, int | float | None)},
     }
+
+
+def _so_far(folder: Path, summary: dict) -> dict[str, object]:
+    """What a run that has not finished has reached: its epochs, and the best of them, by their rows."""
+    rows, goal, scores = epoch_rows(folder), str(summary.get("goal")), summary.get("scores")
+    found: dict[str, object] = {"stopped_by": None, "best": None}
+    if rows:
+        found |= {"epochs": rows[-1]["epoch"], "steps": rows[-1].get("step")}
+    measured = [row for row in rows if row.get(goal) is not None]
+    if measured and isinstance(scores, dict):
+        sign = 1 if scores.get(goal) == "max" else -1
+        best = max(measured, key=lambda row: (sign * row[goal], -(row.get("val/loss") or 0)))
+        found["best"] = {"epoch": best["epoch"], "metric": goal, "value": best[goal]}
+    last = resumed if isinstance(resumed := summary.get("resumed"), dict) else summary
+    return found | {
+        name: last[name] for name in ("steps", "seconds") if name in last
+    }  # with those of a part of an epoch
 
 
 def _of_sweep(folder: Path) -> dict[str, object]:

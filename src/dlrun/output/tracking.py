@@ -28,6 +28,22 @@ def require_installed(names: Iterable[str], install: Callable[[str], str]) -> No
             raise UserError(f"tracker={name}: {name} is not installed\n  expected: {install(name)}")
 
 
+def require_apart(names: Iterable[str], folder: str | Path | None, base: str) -> None:
+    """Raise UserError if W&B would write into a run's folder: its links there would keep the run from being resumed.
+
+    folder: of the run; None for a new one in base, the output_dir.
+    """
+    if folder is None or "wandb" not in names:
+        return
+    own, theirs = (Path(os.path.expanduser(path)).resolve() for path in (folder, os.path.join(base, "wandb")))
+    if own == theirs or own in theirs.parents:
+        what = "is this folder" if own == theirs else "is in this folder"
+        raise UserError(
+            f"run_dir={folder} with tracker=wandb: W&B writes into {theirs}, which {what}\n"
+            "  expected a run's folder apart from it: another run_dir or output_dir"
+        )
+
+
 class Tracking:
     """The trackers of a run: a process for each, which outlives the run until it has sent everything.
 

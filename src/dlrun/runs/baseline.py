@@ -30,7 +30,7 @@ MOST_LEVELS = 255  # of a category, for scikit-learn's trees; one with more is t
 def baseline(folder: Path, as_json: bool, seed: int = 0) -> Iterator[str]:
     """Yield lines to print. Raises UserError unless the run learned from rows of a table."""
     require_finished(folder)
-    own_config(folder)  # report its errors before torch is imported
+    own_config(folder, evaluates=True)  # report its errors before torch is imported
     from dlrun.output.failures import within_memory
     from dlrun.train.finished import FinishedRun
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import dlrun
+from dlrun.config.own_failures import own_failures
 from dlrun.errors import FULL, UserError, nearest, printable
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
+from dlrun.paths import WORKING_FOLDER, has_working_folder
 from dlrun.system.python import protect_children
 
 WORDS = "--words"  # of `completion`: what follows is a line of the shell, in which argparse would read --
@@ -48,8 +50,9 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
             parser = Parser(f"{name} {arguments[0]}", description=run.__doc__)
             describe(parser)
             end = arguments.index(WORDS) + 1 if arguments[0] == "completion" and WORDS in arguments else None
-            for line in run(parser.parse_intermixed_args(arguments[1:end])):
-                print(printable(line), flush=True)  # a command may take its time between two lines
+            with own_failures():
+                for line in run(parser.parse_intermixed_args(arguments[1:end])):
+                    print(printable(line), flush=True)  # a command may take its time between two lines
         sys.stdout.flush()
     except UserError as error:
         complain(name, error)
@@ -60,6 +63,9 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
     except BrokenPipeError:  # for example dl-runs list | head
         silence(sys.stdout)
     except OSError as error:
+        if not has_working_folder():
+            complain(name, WORKING_FOLDER)
+            sys.exit(2)
         if not is_of_disk(error):
             raise
         complain_of_disk(name, error)

@@ -119,7 +119,7 @@ def measure(folder: Path, split: str, overrides: list[str], device: str | None) 
     from dlrun.runs.data_config import other_config
 
     require_finished(folder)
-    section = own_config(folder)[0]["data"]  # report its errors before torch is imported
+    section = own_config(folder, evaluates=True)[0]["data"]  # report its errors before torch is imported
     overrides = _of_one_file(section, overrides)
     other = other_config(folder, overrides) if overrides else None
     from dlrun.output.failures import within_memory

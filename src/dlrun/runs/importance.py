@@ -53,7 +53,7 @@ def importance(folder: Path, repeats: int, as_json: bool) -> Iterator[str]:
     if expected := mismatch(repeats, Few):
         raise UserError(f"--repeats {repeats}: expected {expected}")
     require_finished(folder)
-    own_config(folder)  # report its errors before torch is imported
+    own_config(folder, evaluates=True)  # report its errors before torch is imported
     require_plain(folder)
     from dlrun.output.failures import within_memory, writing_to
     from dlrun.train.finished import FinishedRun

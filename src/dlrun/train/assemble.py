@@ -13,7 +13,7 @@ from dlrun.config.signatures import signature
 from dlrun.data.base import Data, has_samples
 from dlrun.errors import UserError, own_code
 from dlrun.optim.buffers import BufferSnapshot
-from dlrun.optim.trial import try_optimizer, try_schedule
+from dlrun.optim.trial import factor, try_optimizer, try_schedule
 from dlrun.optim.update import Update
 from dlrun.seeds import mix
 from dlrun.system.convolutions import use_products
@@ -136,10 +136,11 @@ def update_maker(config: dict, trainer: Trainer, net: nn.Module, device: Device)
     """
     optimizer, schedule = build(config["optimizer"]), build(config["schedule"])
     kinds = settings_by_kind(config["optimizer"])
-    if not is_built_in(config["optimizer"]):
+    if not str(config["optimizer"]["_target_"]).startswith("dlrun."):
         try_optimizer(optimizer, kinds)
     if not is_built_in(config["schedule"]):
         try_schedule(schedule, trainer.epochs)
+        schedule = partial(factor, schedule)
     return partial(
         Update,
         optimizer=optimizer,

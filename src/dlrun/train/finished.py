@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from dlrun.config.build import build
+from dlrun.config.missing_code import STAND_INS
 from dlrun.config.saved import own_config, require_finished, where_moved
 from dlrun.data.base import Data, SampleData
 from dlrun.errors import CheckpointError, DataError, first_line
+from dlrun.optim.update import Update
 from dlrun.output.checkpoint import load_of_run
 from dlrun.output.folders import tested_paths
 from dlrun.train.assemble import assemble
@@ -48,8 +50,13 @@ class FinishedRun:
         if self.weights.startswith("best"):
             self.task.load_best_state(self.state["state_dict"])
         else:
+            has_stand_in = self.config["optimizer"] == STAND_INS["optimizer"]  # its own may be gone
             for name, component in self.task.components.items():
-                component.load_state_dict(self.state["components"][name])
+                state = self.state["components"][name]
+                if has_stand_in and isinstance(component, Update):
+                    component.load_average(state)
+                else:
+                    component.load_state_dict(state)
         self.task.load_extra_state(self.state.get("fitted", {}))
         self.task.net.eval()
 

@@ -9,12 +9,14 @@ from omegaconf import OmegaConf
 from dlrun.config.build import build, of_runner
 from dlrun.config.check import check
 from dlrun.config.extras import install
+from dlrun.config.missing_code import require_code
+from dlrun.config.own_failures import own_failures
 from dlrun.config.saved import is_location_key, new_run_arguments, plain, portable, read_config, where_moved
 from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import find_run, read_summary, require_plain, status_of
 from dlrun.output.json_line import ENDING
 from dlrun.output.restarts import restarts
-from dlrun.output.tracking import require_installed
+from dlrun.output.tracking import require_apart, require_installed
 from dlrun.overrides import key_of, pasteable, quoted
 from dlrun.train.limits import refuse_finished
 from dlrun.train.start import Done, Request, join_processes, locked, train, write_config
@@ -116,6 +118,7 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
                 f"  for any other change start a new run: dl-run {new_run_arguments(folder, typed)}"
             )
     config = plain(saved, request.arguments)
+    require_code(config, f"resume={folder}")
     try:
         check(config, names)
     except UserError as error:
@@ -123,6 +126,7 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
     if data_locations:
         saved = portable(saved)
     require_installed(config.get("tracker") or (), install)
+    require_apart(config.get("tracker") or (), folder, config["output_dir"])
     return ResumedConfig(config, names, OmegaConf.to_yaml(saved), changes, data_locations, is_only_moved)
 
 
@@ -132,7 +136,8 @@ def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
 
     config = run.config | {"init": None, "model": run.config["model"] | dict.fromkeys(of_runner(run.config["model"]))}
     try:
-        return Session(config, run.names, changes=run.changes)
+        with own_failures():
+            return Session(config, run.names, changes=run.changes)
     except DataError as error:
         raise where_moved(error, folder, config) from None
 

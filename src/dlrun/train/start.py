@@ -16,12 +16,13 @@ from dlrun.config.auto import auto_keys, value_of
 from dlrun.config.check import check
 from dlrun.config.extras import install
 from dlrun.config.flags import config_flags
+from dlrun.config.own_failures import own_failures
 from dlrun.config.saved import container, plain, portable
 from dlrun.errors import UserError, printable
 from dlrun.output.folders import claim_folder, new_folder, read_summary, status_of
 from dlrun.output.json_line import ENDING
 from dlrun.output.restarts import died_before, forget_start, note_start, noted
-from dlrun.output.tracking import require_installed
+from dlrun.output.tracking import require_apart, require_installed
 from dlrun.output.written import write_whole
 from dlrun.overrides import key_of
 
@@ -70,8 +71,10 @@ def start(request: Request) -> Done | None:
     chosen = auto_keys(config)
     check(config, names)
     require_installed(config.get("tracker") or (), install)
+    require_apart(config.get("tracker") or (), config["run_dir"], config["output_dir"])
     if config["mode"] != "train":
-        print(printable(_measured(config, names, chosen)))
+        with own_failures():
+            print(printable(_measured(config, names, chosen)))
         return None
     config["trainer"]["processes"] = join_processes(config, request.arguments, "expected the same number in both")
     own = [str(key) for key in composed if key != "sweep"]  # the section of a sweep is not a run's
@@ -79,7 +82,8 @@ def start(request: Request) -> Done | None:
     from dlrun.train.session import Session
 
     config["data"] |= request.data
-    session = Session(config, names, chosen)
+    with own_failures():
+        session = Session(config, names, chosen)
     folder, resumed = session.dist.broadcast_object(
         (Path(), False) if session.dist.rank else _open_folder(session, composed, request)  # rank 0's is broadcast
     )
@@ -191,7 +195,8 @@ def locked(folder: Path) -> Iterator[Callable[[], object]]:
 def train(session: "Session", folder: Path, resumed: bool, is_guest: bool, text: str | None = None) -> Done:
     """Train in a locked folder. text: the new config.yaml of a resumed run."""
     try:
-        outcome, value = session.start(folder, resumed, None if session.dist.rank else text, is_guest)
+        with own_failures(folder / "run.log"):
+            outcome, value = session.start(folder, resumed, None if session.dist.rank else text, is_guest)
     except UserError as error:
         if session.is_training:
             error.code = 1  # such as a full disk: the command was right

@@ -27,11 +27,12 @@ from dlrun.tasks import metrics as ours
 from dlrun.tasks.losses.balance import check_sampler, skew, weights_of_classes
 from dlrun.tasks.losses.criterion import make_loss
 from dlrun.tasks.metrics.decision import SCORES, Decision
-from dlrun.tasks.metrics.measures import Measures, counts
+from dlrun.tasks.metrics.measures import Measures, counts, examples
 from dlrun.tasks.metrics.outcomes import Outcomes, gathered
 from dlrun.train.best import Best
 from dlrun.train.finished import FinishedRun
 from dlrun.train.results import measure_test
+from dlrun.types import Higher, Lower
 
 TWO, THREE = Table(features=3, classes=2), Table(features=3, classes=3, labels=("a b", "c", "d"))
 NAMES = ("f1", "precision", "recall")
@@ -346,9 +347,7 @@ def own(tmp_path, monkeypatch):
     (folder / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(signatures, "ALLOWED", frozenset({"ownnets"}))
-    signatures.signature.cache_clear()
     yield
-    signatures.signature.cache_clear()
     for module in [name for name in sys.modules if name.partition(".")[0] == "ownnets"]:
         del sys.modules[module]
 
@@ -408,11 +407,38 @@ def test_unknown_names_are_refused_at_once(own, key, value, text):
     assert text in str(error.value)
 
 
+def test_a_metric_of_ones_own_named_as_one_of_the_task_s_is_refused():
+    """It was left out without a word."""
+
+    def acc(counts) -> Lower:
+        return 0.5
+
+    def loss(y, p) -> Lower:
+        return 0.5
+
+    for call in (acc, loss):
+        with pytest.raises(UserError, match=f"the task measures '{call.__name__}' of its own\n.*rename"):
+            named(THREE, partial(call), known=("loss", "acc"))
+    assert named(THREE, partial(ours.acc), known=("loss", "acc")).functions == {}
+
+
+def test_what_a_metric_writes_into_its_inputs_reaches_no_other():
+    def wiped(y, p) -> Higher:
+        p[:] = 0
+        return 1.0
+
+    def largest(p) -> Higher:
+        return p.max()
+
+    measures = named(THREE, partial(wiped), partial(largest))
+    assert measures(given := examples(THREE))["largest"] == given["p"].max() > 0
+
+
 @pytest.mark.parametrize(
     ("key", "value", "text"),
     [
         ("loss", "ownnets.losses.square", "returned a tensor of shape (2, 10)\n  expected a loss of outputs"),
-        ("metrics", ["ownnets.metrics.pair"], "task.metrics=pair returned 2 numbers\n  expected a number from y int64"),
+        ("metrics", ["ownnets.metrics.pair"], "metrics.pair returned 2 numbers\n  expected a number from y int64"),
         ("class_weights", {"11": 2.0}, "there is no class '11'"),
         ("threshold", "f1", "task.threshold=f1: this data has 10 classes; a threshold divides two"),
     ],

@@ -42,14 +42,19 @@ class Measures:
         for name, call in zip(names, functions, strict=True):
             if name not in known:
                 self.add(name, call)
+            elif is_own(call):
+                raise UserError(
+                    f"task.metrics={path_of(call)}: the task measures {name!r} of its own\n"
+                    "  expected a function of another name: rename it"
+                )
         for name, call in self.functions.items():
             if not set(parameters(call)) <= set(passed):
-                raise UserError(f"task.metrics={name} {_misfit(call, passed)}\n  expected {_fitting(passed)}")
+                raise UserError(f"task.metrics={path_of(call)} {_misfit(call, passed)}\n  expected {_fitting(passed)}")
             if self.classes and call.keywords.get("k", 0) >= self.classes:
                 raise UserError(
-                    f"task.metrics={name} is always 1 with {self.classes} classes\n  expected a smaller number"
+                    f"task.metrics={path_of(call)} is always 1 with {self.classes} classes\n  expected a smaller number"
                 )
-            if not call.func.__module__.startswith("dlrun."):  # the user's own, which fails now rather than in val
+            if is_own(call):  # so that it fails now rather than in val
                 self._scores({name: call}, examples(spec))
 
     def add(self, name: str, call: Function) -> None:
@@ -75,16 +80,20 @@ class Measures:
         scores: dict[str, float] = {}
         for name, call in functions.items():
             names = self._names(name, call)
-            scores |= dict(zip(names, self._called(name, call, arrays, len(names)), strict=True))
+            scores |= dict(zip(names, self._called(call, arrays, len(names)), strict=True))
         return scores
 
-    def _called(self, name: str, call: Function, arrays: Mapping[str, Any], count: int) -> list[float]:
-        """The numbers of one metric. Raises UserError if code of the user's own fails or returns something else."""
+    def _called(self, call: Function, arrays: Mapping[str, Any], count: int) -> list[float]:
+        """The numbers of one metric. Raises UserError if code of the user's own fails or returns something else.
+
+        That code gets copies: what it writes into them must not reach other metrics.
+        """
+        name, inputs = path_of(call), {key: arrays[key] for key in parameters(call)}
         expected = f"  expected {'a number' if count == 1 else f'{count} numbers'} from {shapes(call, arrays)}"
         try:
-            result = call(**{key: arrays[key] for key in parameters(call)})
+            result = call(**{key: value.copy() if is_own(call) else value for key, value in inputs.items()})
         except Exception as error:
-            if call.func.__module__.startswith("dlrun."):
+            if not is_own(call):
                 raise
             raise UserError(f"task.metrics={name} raised {raised(error)}\n{expected}") from error
         try:
@@ -187,6 +196,16 @@ def name_of(call: Function) -> str:
     """The word for a metric with its keys: f1_micro, top3."""
     average, k = call.keywords.get("average", ""), call.keywords.get("k", "")
     return call.func.__name__ + (str(k)) + (f"_{average}" if average not in ("", "auto", "mean") else "")
+
+
+def is_own(call: Function) -> bool:
+    """Whether a metric is code of the user's own."""
+    return not call.func.__module__.startswith("dlrun.")
+
+
+def path_of(call: Function) -> str:
+    """A metric as messages name it: its word, or the dotted path of the user's own."""
+    return f"{call.func.__module__}.{call.func.__name__}" if is_own(call) else name_of(call)
 
 
 def parameters(call: Function) -> list[str]:
