@@ -28,6 +28,9 @@ def here(tmp_path, monkeypatch):
         "load last": (lambda: dlrun.load("last", 3), "output_dir=3: expected a path"),
         "runs": (lambda: dlrun.runs("/nothere"), "/nothere: there is no such folder"),
         "runs of a file": (lambda: dlrun.runs(__file__), "there is no such folder"),
+        "config_dir": (lambda: dlrun.train(config_dir=3), "config_dir=3: expected a path"),
+        "config_dir of a sweep": (lambda: dlrun.sweep("seed=0,1", config_dir=3), "config_dir=3: expected a path"),
+        "jobs": (lambda: dlrun.Sweep("/nothere").jobs, "expected a sweep's folder"),
         "sweep": (lambda: dlrun.sweep("seed=0,1", x=[1], y=[1]), "x=..., y=...: a sweep takes words alone"),
     }.values(),
 )
@@ -55,6 +58,8 @@ def test_wrong_arguments_of_a_run(tmp_path, monkeypatch):
         with pytest.raises(dlrun.UserError, match=f"seed={seed}: expected an integer >= 0"):
             player.predict(episodes=1, seed=seed)
     assert player.predict(episodes=np.int64(1)).height == 1
+    with pytest.raises(dlrun.UserError, match="x holds complex numbers"):
+        classes.predict([1j, 2])
     with pytest.raises(dlrun.UserError, match="expected words such as"):
         classes.evaluate("test", 3)
     assert classes.evaluate("test", {"data": {"batch_size": 5}}) == classes.evaluate("test", "data.batch_size=5")

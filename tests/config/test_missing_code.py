@@ -29,6 +29,19 @@ def score(y, p) -> Higher:
 def darker(x):
     return x * 0.9
 
+class Darker:
+    def __init__(self, *, by: float = 0.9):
+        self.by = by
+
+    def check(self, shape):
+        pass
+
+    def on_bytes(self, x, draw):
+        return x
+
+    def on_values(self, x, draw):
+        return x * self.by
+
 def net(spec):
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(spec.features, spec.outputs))
 """
@@ -80,6 +93,14 @@ def test_a_run_predicts_without_code_that_only_trained_it():
         with pytest.raises(dlrun.UserError, match="is not allowed here\n  expected DL_RUN_ALLOW=gone or"):
             dlrun.resume(read, "trainer.epochs=2")
         dlrun.allow("gone")
+
+
+def test_the_augmentation_of_a_run_may_be_gone():
+    own = ["~data.augment", "+data.augment={_target_: gone.Darker, by: 0.8}"]
+    run = dlrun.train(*SMALL, *own, "run_dir=run")
+    before = run.outputs(X)
+    uninstall()
+    assert np.array_equal(dlrun.load("run").outputs(X), before)
 
 
 def test_the_message_names_what_is_needed_and_its_plugin(tmp_path):

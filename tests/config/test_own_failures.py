@@ -95,3 +95,8 @@ def test_optimizers_of_torch_that_cannot_step_are_refused_before_data_is_read(na
     with pytest.raises(dlrun.UserError, match=f"{name} raised .*{why}.*\n  expected .* needs no closure") as error:
         dlrun.train(*WORDS, f"optimizer=torch.optim.{name}")
     assert error.value.exit_code == 2 and not Path("run").exists()
+
+
+def test_optimizers_of_torch_from_its_private_modules_may_be_named():
+    run = dlrun.train(*WORDS[:-1], "trainer.max_steps=2", "optimizer=torch.optim.Adafactor")
+    assert run.config["optimizer"]["_target_"] == "torch.optim.Adafactor"

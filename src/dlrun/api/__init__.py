@@ -50,8 +50,8 @@ def train(
     """
     samples = given(x, y, x_val, y_val, x_test, y_test)
     overrides = [*samples.words, *_of_one_run(words)]
-    config, hydra = compose(overrides, config_dir)
-    flags = [] if config_dir is None else [f"--config-dir={Path(config_dir).absolute()}"]
+    flags = _config_flags(config_dir)
+    config, hydra = compose(overrides, None if config_dir is None else _path(config_dir, "config_dir"))
     if config.mode != "train":
         raise UserError(
             f"mode={config.mode}: dlrun.train trains\n  expected the command line: dl-run mode={config.mode} ..."
@@ -121,8 +121,7 @@ def sweep(*words: Words, config_dir: str | Path | None = None, **samples: object
             " which have no samples of this one\n"
             "  expected samples in a file: data=arrays data.file=samples.npz; or dlrun.train for each setting"
         )
-    flags = [] if config_dir is None else [f"--config-dir={Path(config_dir).absolute()}"]
-    return Sweep(run_command(["-m", *as_words(words), *flags]))
+    return Sweep(run_command(["-m", *as_words(words), *_config_flags(config_dir)]))
 
 
 def allow(*packages: str) -> None:
@@ -142,6 +141,10 @@ def _of_one_run(words: Iterable[Words]) -> list[str]:
         if word.startswith("-"):
             raise UserError(f"{word} is a flag of the command line\n  expected words such as 'trainer.epochs=3'")
     return overrides
+
+
+def _config_flags(config_dir: str | Path | None) -> list[str]:
+    return [] if config_dir is None else [f"--config-dir={os.path.abspath(_path(config_dir, 'config_dir'))}"]
 
 
 def _default() -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from dlrun.api.words import in_python
+from dlrun.config.own_failures import own_failures
 from dlrun.errors import UserError
 from dlrun.output.terminal import is_of_disk, text_of_disk
 from dlrun.paths import require_working_folder
@@ -23,7 +24,7 @@ RUNNING = threading.RLock()  # torch's generators and options belong to the proc
 def as_guest() -> Iterator[None]:
     """A context for a run, or for what builds its objects. A second thread waits until the first one is done.
 
-    Raises UserError where the command line would print an error of the disk.
+    Raises UserError where the command line would print an error of the disk, or of the user's own code.
     """
     with RUNNING, in_python(), ExitStack() as stack:
         stack.callback(random.setstate, random.getstate())
@@ -33,7 +34,8 @@ def as_guest() -> Iterator[None]:
             stack.callback(numpy.random.set_state, numpy.random.get_state())
         stack.callback(_settings() if "torch" in sys.modules else _forget)
         try:
-            yield
+            with own_failures():
+                yield
         except OSError as error:
             require_working_folder()
             if not is_of_disk(error):

@@ -153,6 +153,8 @@ def _array(run: FinishedRun, x: Any) -> Tensor:
         array = array.detach().cpu()
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"x: {first_line(error)}\n  expected {_expected(shape)}") from None
+    if array.is_complex():
+        raise UserError(f"x holds complex numbers\n  expected {_expected(shape)}, real numbers")
     if isinstance(spec, Image | Mask):
         if array.dtype != torch.uint8:
             raise UserError(f"x holds {_dtype(array)}\n  expected pixels as they are stored: uint8, {_expected(shape)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlrun.api.run import Run
-from dlrun.errors import UserError
+from dlrun.errors import UserError, first_line
 from dlrun.output.folders import within
 from dlrun.paths import read_whole
 
@@ -36,7 +36,12 @@ class Sweep:
         """A row per job: its number, overrides, status and the values of the goals."""
         import polars
 
-        return polars.read_csv(self.folder / "results.csv", infer_schema_length=None)
+        try:
+            return polars.read_csv(self.folder / "results.csv", infer_schema_length=None)
+        except (OSError, polars.exceptions.PolarsError) as error:
+            raise UserError(
+                f"{self.folder}: no results.csv: {first_line(error)}\n  expected a sweep's folder"
+            ) from None
 
     @property
     def runs(self) -> list[Run]:
@@ -59,10 +64,8 @@ class Sweep:
         return f"Sweep({str(self.folder)!r}, {f'{len(jobs)} jobs' if isinstance(jobs, list) else 'no results'})"
 
     def _repr_html_(self) -> str:
-        import polars
-
         try:
             jobs = self.jobs._repr_html_()
-        except (OSError, polars.exceptions.PolarsError):
+        except UserError:  # a sweep that has just begun, or a stranger's folder
             jobs = ""
         return f"<p>{escape(repr(self))}</p>{jobs}"

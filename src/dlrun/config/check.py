@@ -130,7 +130,8 @@ def problem_of_target(target: str, nested: Nested, path: str) -> str | None:
         builder = signature(target)
     except UserError as error:
         return f"{path}._target_={error}"
-    if not _is_allowed(builder.target, nested):
+    is_of_torch = path == "optimizer" and target.startswith("torch.") and builder.target.startswith("torch.optim.")
+    if not _is_allowed(builder.target, nested) and not is_of_torch:  # torch.optim.Muon is torch.optim._muon.Muon
         where = f"{target!r} is {builder.target}, which is not allowed here"
         return f"{path}._target_={where}: expected a {nested.kind} in {nested.within}"
     if builder.kind != nested.kind and not (path in CALLED and builder.positional):

@@ -4,10 +4,11 @@ A finished run predicts without the code that only trained it (an optimizer, a l
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from copy import deepcopy
 from importlib.util import find_spec
 
-from dlrun.config.named import AUGMENT, named_of
+from dlrun.config.named import named_of
 from dlrun.config.plugins import registered
 from dlrun.config.signatures import can_be_own, is_allowed, signature
 from dlrun.config.source import source_of
@@ -31,13 +32,19 @@ def without_training(config: dict, evaluates: bool) -> None:
         if _is_missing(config.get(name)):
             config[name] = deepcopy(stand_in)
     data, task = config.get("data"), config.get("task")
-    if isinstance(data, dict) and isinstance(augment := data.get("augment"), list):
+    augment = data.get("augment") if isinstance(data, dict) else None
+    if isinstance(data, dict) and _is_missing(augment):
+        data["augment"] = []
+    elif isinstance(data, dict) and isinstance(augment, list):
         data["augment"] = [each for each in augment if not _is_missing(each)]
-    elif isinstance(data, dict) and isinstance(augment, dict) and augment.get("_target_") == f"{AUGMENT}.Augment":
-        data["augment"] = augment | {"own": [each for each in augment.get("own") or [] if not _is_missing(each)]}
+    elif isinstance(data, dict) and isinstance(augment, dict) and isinstance(own := augment.get("own"), list):
+        data["augment"] = augment | {"own": [each for each in own if not _is_missing(each)]}
     if evaluates or not isinstance(task, dict) or _is_missing(task):
         return
-    for key, annotation in signature(str(task.get("_target_"))).keys.items():
+    keys: dict[str, object] = {}
+    with suppress(UserError):  # check.py reports it
+        keys = signature(str(task.get("_target_"))).keys
+    for key, annotation in keys.items():
         if named := named_of(annotation):
             value = task.get(key)
             if isinstance(value, list):

@@ -19,11 +19,14 @@ from dlrun.system.torch_internals import plain_step
 OWN = "  expected a torch.optim.Optimizer whose groups have an lr and whose step needs no closure"
 
 
-def try_optimizer(make: "partial[Optimizer]", kinds: dict[str, dict[str, float]] | None) -> None:
-    """Make the optimizer for a layer of 3 x 2 weights and take two steps. kinds: see Update. Raises UserError."""
+def try_optimizer(make: "partial[Optimizer]", kinds: dict[str, dict[str, float]] | None, device: torch.device) -> None:
+    """Make the optimizer for a layer of 3 x 2 weights and take two steps. kinds: see Update. Raises UserError.
+
+    device: of the run, as a setting such as capturable holds on some only.
+    """
     name, is_torch = f"optimizer={make.func.__module__}.{make.func.__name__}", make.func.__module__.startswith("torch.")
     with torch.random.fork_rng(devices=[]):  # the run's own numbers stay as they are
-        net, optimizer = nn.Linear(3, 2), None
+        net, optimizer = nn.Linear(3, 2).to(device), None
         try:
             optimizer, _ = make_optimizer(make, net, [(1.0, list(net.parameters()))], kinds)
             if not isinstance(optimizer, Optimizer):

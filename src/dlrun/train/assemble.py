@@ -137,7 +137,7 @@ def update_maker(config: dict, trainer: Trainer, net: nn.Module, device: Device)
     optimizer, schedule = build(config["optimizer"]), build(config["schedule"])
     kinds = settings_by_kind(config["optimizer"])
     if not str(config["optimizer"]["_target_"]).startswith("dlrun."):
-        try_optimizer(optimizer, kinds)
+        try_optimizer(optimizer, kinds, device.torch_device)
     if not is_built_in(config["schedule"]):
         try_schedule(schedule, trainer.epochs)
         schedule = partial(factor, schedule)

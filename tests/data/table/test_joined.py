@@ -103,10 +103,15 @@ def test_a_column_of_lists_in_one_file_is_refused_unless_it_is_dropped(tmp_path)
     assert list(loaded(tmp_path, *keys, "data.drop=[x]", train=rows("a b c d", "0 1 0 1")).fitted()["columns"]) == ["a"]
 
 
-def test_values_are_levels_however_they_are_written():
-    column = pl.Series(["True", "false", "1.0", "02", "2", "x", None, "1_0", "10", "nan"])
-    assert codes(column, ["true", "false", "1", "2", "10"]).tolist() == [1, 2, 3, 4, 4, 0, 0, 0, 5, 0]
-    assert codes(pl.Series(["1", "01", "1.0", "0.0", None]), ["1", "01", "0", None]).tolist() == [1, 2, 0, 3, 4]
+def test_values_are_levels_however_numbers_and_truths_are_written():
+    column = pl.Series(["1.0", "02", "2", "x", None, "1_0", "10", "nan", "1e1"])
+    assert codes(column, ["1", "2", "10"]).tolist() == [1, 2, 2, 0, 0, 0, 3, 0, 3]
+    assert codes(pl.Series(["True", "false", None, "yes"]), ["false", "true"]).tolist() == [2, 1, 0, 0]
+
+
+def test_texts_are_levels_as_they_are_written():
+    assert codes(pl.Series(["1", "01", "1.0", "0.0", None]), ["1", "01", "0", None]).tolist() == [1, 2, 0, 0, 4]
+    assert codes(pl.Series(["True", "1.0", "A"]), ["1", "a", "true"]).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("labels", ["True False", "0.0 1.0", "1.0 3.0", "1 3 -", "yes no"])

@@ -645,7 +645,7 @@ def test_types_without_numbers_or_texts_are_refused_for_every_role(tmp_path):
     }
     pl.DataFrame(columns).write_parquet(tmp_path / "a.parquet")
     for kind in ("List", "Struct", "Duration"):
-        keys = [f"data.group={kind}", f"data.weights={kind}", f"++data.types.{kind}=category"]
+        keys = [f"data.group={kind}", f"data.time={kind}", f"data.weights={kind}", f"++data.types.{kind}=category"]
         for key, target in [(f"data.target={kind}", kind), *((key, "y") for key in keys)]:
             with pytest.raises(DataError, match=rf"data\..*{kind}.*type {kind} there\n  expected"):
                 loaded(tmp_path / "a.parquet", key, target=target)

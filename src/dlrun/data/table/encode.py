@@ -12,6 +12,7 @@ An encoding is plain JSON values, so that it can be read without this package:
 An encoded row has all numbers, then the codes of all categories.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from statistics import NormalDist
@@ -37,6 +38,7 @@ DATE_PARTS: dict[str, Callable[[pl.Series], pl.Series]] = {
 MOST_QUANTILES = 1000
 INDICATOR = {"fill": 0.0, "mean": 0.0, "std": 1.0, "quantiles": []}
 BLOCK, LONG = 4000, 2**16  # rows and numbers that are worked on together
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?", re.ASCII)  # as polars writes it
 LARGEST = 5.2  # of a number by quantiles, as a standard normal number: the ends of NormalDist at 1e-7
 
 
@@ -180,22 +182,24 @@ def codes(column: pl.Series, levels: list[str | None]) -> Array:
 
 
 def _codes_of(different: list[str], levels: list[str | None]) -> Array:
-    """Return the codes of different texts and of no value. True is also the level true, and 1.0 or 01 the level 1."""
-    code_of: dict[str | float | None, int] = {}
-    for code, level in enumerate(levels, 1):
-        if level is not None and isinstance(number := _plain(level), float):
-            code_of[number] = 0 if number in code_of else code  # 1 and 01 are two levels: neither is 1.0
+    """Return the codes of different texts and of no value. If all levels are numbers, 1.0 and 01 are the level 1, too.
+
+    If all are true or false, True and FALSE are. Levels that are written in other ways are texts.
+    """
+    known = [level for level in levels if level is not None]
+    plain = str.lower if {*known} <= {"true", "false"} else _number if all(map(NUMBER.fullmatch, known)) else str
+    code_of: dict[str | float | None, int] = {plain(level): code for code, level in enumerate(known, 1)}
     code_of |= {level: code for code, level in enumerate(levels, 1)}
-    found = [code_of.get(text) or code_of.get(_plain(text), 0) for text in different]
+    found = [code_of.get(text) or code_of.get(plain(text), 0) for text in different]
     return np.array([*found, code_of.get(None, 0)], np.int64)
 
 
-def _plain(text: str) -> str | float:
-    """The number that a text is, as far as float64 is exact; of other texts the word true or false, or the text."""
+def _number(text: str) -> str | float:
+    """The number that a text is, as far as float64 is exact; else the text."""
     try:
         number = float(text)
     except ValueError:
-        return word if (word := text.lower()) in ("true", "false") else text
+        return text
     return number if abs(number) < 2.0**53 and "_" not in text else text
 
 

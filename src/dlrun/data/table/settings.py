@@ -51,16 +51,14 @@ def check_settings(schema: Mapping[str, pl.DataType], settings: TableSettings, w
     keys |= {"data.drop": settings.drop}
     for key, names in {"data.target": settings.target, "data.types": tuple(settings.types), **keys}.items():
         check_names(names, columns, key, where)
-        for name in names:
-            if (
-                key not in ("data.drop", "data.time")
-                and settings.types.get(name) != "text"
-                and not is_read(schema[name])
-            ):
-                raise DataError(
-                    f"{key}={name}: {where} has values of type {type_name(schema[name])} there\n"
-                    "  expected numbers, texts, true and false, or dates"
-                )
+        read = [
+            name for name in names if key != "data.drop" and (key != "data.types" or settings.types[name] != "text")
+        ]
+        if odd := next((name for name in read if not is_read(schema[name])), None):
+            raise DataError(
+                f"{key}={odd}: {where} has values of type {type_name(schema[odd])} there\n"
+                "  expected numbers, texts, true and false, or dates"
+            )
         if key in keys and (twice := next((name for name in names if name in settings.target), None)):
             raise UserError(f"{key}={twice}: that column is the target\n  expected another column")
     if len(set(settings.target)) < len(settings.target):
