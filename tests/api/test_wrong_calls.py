@@ -70,7 +70,7 @@ def test_wrong_arguments_of_a_run(tmp_path, monkeypatch):
             module(**{name: torch.ones(1, 3)})
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "rows.csv").write_text("0.5,1\n")
-    assert classes.predict("~/rows.csv").equals(classes.predict([0.5, 1.0]))
+    assert classes.predict("~/rows.csv").drop("input").equals(classes.predict([0.5, 1.0]))
 
 
 def test_a_removed_working_folder(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import os
 import sys
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from finished_runs import FAMILIES, untrained, write_texts
@@ -162,6 +163,24 @@ def test_binary_files_are_refused_as_texts(predict, runs, tmp_path):
         code, lines, err = predict(runs("texts"), name)
         assert (code, lines) == (2, []) and f"{name} is no plain text\n  expected a .txt file" in err
     assert "gone.json: there is no such file" in predict(runs("texts"), "gone.json")[2]
+
+
+@pytest.mark.parametrize("content, kept", [
+    ("a\n1\n\n3\n", [1, None, 3]), ("a\n1\n\n", [1, None]), ('a\n""\nNA\n2\n', [None, None, 2]),
+    ("a,b\n1,2\n,\n3,4\n", [1, None, 3]), ("a,b\n1,2\n\n3,4\n\n", [1, 3]), ("b,a\n2,1\n,\n\n4,3\n", [1, None, 3]),
+])  # fmt: skip
+def test_a_row_without_values_is_predicted(content, kept, predict, tmp_path):
+    """So that predictions can be matched to rows; blank lines are rows only of a table of one column."""
+    columns = {"a": [None if i % 5 == 0 else i / 7 for i in range(60)], "b": [i % 9 * 2.5 for i in range(60)]}
+    train = pl.DataFrame(columns if "b" in content else {"a": columns["a"]})
+    train.with_columns(y=pl.Series(i % 7 / 3 for i in range(60))).write_csv(tmp_path / "t.csv")
+    run = untrained(tmp_path / "run", ["data=table", "data.file=t.csv", "data.target=y", "model.hidden=[4]"])
+    (tmp_path / "new.csv").write_text(content)
+    code, found, err = predict(run, "new.csv")
+    assert code == 0, err
+    rows = [json.loads(line) for line in found]
+    assert [row["a"] and float(row["a"]) for row in rows] == kept
+    assert [row["input"] for row in rows] == [f"row {i}" for i in range(1, len(kept) + 1)]
 
 
 def test_columns_by_name(predict, tmp_path):

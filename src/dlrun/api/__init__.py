@@ -17,7 +17,7 @@ from dlrun.api.host import as_guest
 from dlrun.api.memory import Samples, given, refuse_other_kind
 from dlrun.api.run import Run
 from dlrun.api.sweeps import Sweep
-from dlrun.api.words import Words, as_words
+from dlrun.api.words import Words, as_words, in_python
 from dlrun.config import consent
 from dlrun.config.compose import compose
 from dlrun.config.project import output_dir
@@ -154,7 +154,8 @@ def _default() -> str:
 def _folder(run: "str | Path | Run", base: str | Path | None, key: str) -> Path:
     if isinstance(run, Run):
         return run.folder
-    return find_run(str(_path(run, "run")), str(_path(base or _default(), "output_dir")), key)
+    with in_python():
+        return find_run(str(_path(run, "run")), str(_path(base or _default(), "output_dir")), key)
 
 
 def _path(value: object, name: str) -> Path:

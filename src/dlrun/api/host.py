@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from dlrun.api.words import in_python
 from dlrun.config.own_failures import own_failures
 from dlrun.errors import UserError
 from dlrun.output.terminal import is_of_disk, text_of_disk
@@ -25,7 +26,7 @@ def as_guest() -> Iterator[None]:
 
     Raises UserError where the command line would print an error of the disk, or of the user's own code.
     """
-    with RUNNING, ExitStack() as stack:
+    with RUNNING, in_python(), ExitStack() as stack:
         stack.callback(random.setstate, random.getstate())
         if "numpy" in sys.modules:
             import numpy

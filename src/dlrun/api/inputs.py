@@ -1,6 +1,5 @@
 """Predict from Python objects: arrays, paths, PIL images, texts, rows and frames."""
 
-import io
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -14,8 +13,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dlrun.api.memory import as_polars, refuse_masked
+from dlrun.api.frames import as_polars, as_rows
 from dlrun.api.pictures import as_file, is_picture
+from dlrun.api.samples import as_array, is_frame, refuse_masked
 from dlrun.errors import UserError, first_line
 from dlrun.output.failures import within_memory
 from dlrun.runs import input_rows
@@ -46,12 +46,18 @@ def predict(
                 raise UserError(f"episodes={episodes!r}: expected an integer >= 1")
             played = run.task.play(run.data, episodes, seed)
             return pl.DataFrame([{"episode": i, "return": r, "length": n} for i, (r, n) in enumerate(played)])
-        predicted = _sampled(run, samples, seed) if samples is not None else torch.cat(list(_predicted(run, x, fit)))
+        names: list[str] = []
+        if samples is not None:
+            predicted = _sampled(run, samples, seed)
+        else:
+            parts = list(_predicted(run, x, fit))
+            names, predicted = [name for part, _ in parts for name in part], torch.cat([out for _, out in parts])
         if isinstance(run.data.spec, Mask):
             return predicted.argmax(1).numpy()
         if predicted.dim() == 4:
             return predicted.numpy()
-        return pl.DataFrame([flat(record) for record in records(run, predicted)], strict=False)
+        frame = pl.DataFrame([flat(record) for record in records(run, predicted)], strict=False)
+        return frame.insert_column(0, pl.Series("input", names)) if names else frame
 
 
 def outputs(run: FinishedRun, x: Any, fit: bool) -> np.ndarray:
@@ -59,7 +65,7 @@ def outputs(run: FinishedRun, x: Any, fit: bool) -> np.ndarray:
     if "inputs" not in run.task.accepts and "images" not in run.task.accepts:
         raise UserError(f"this run does not take inputs\n  expected run.predict with {WAYS[run.task.accepts[0]]}")
     with within_memory():
-        return torch.cat(list(_predicted(run, x, fit))).numpy()
+        return torch.cat([out for _, out in _predicted(run, x, fit)]).numpy()
 
 
 def _is_integer(value: object) -> bool:
@@ -76,12 +82,14 @@ def _sampled(run: FinishedRun, samples: int, seed: int) -> Tensor:
     return torch.cat([run.task.predict(part).cpu() for part in z.split(size)])
 
 
-def _predicted(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
+def _predicted(run: FinishedRun, x: Any, fit: bool) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield (names, predictions) in batches; no names of inputs that are not from files."""
     way, size = run.task.accepts[0], run.sample_data.eval_batch_size
     batches, count = _encoded(run, x, fit), 0
-    for encoded in batches:
-        for part in encoded.split(size):
-            yield run.task.predict(part if way != "images" else _rescaled(run, part)).cpu()
+    for names, encoded in batches:
+        for i, part in enumerate(encoded.split(size)):
+            predicted = run.task.predict(part if way != "images" else _rescaled(run, part)).cpu()
+            yield names[i * size : (i + 1) * size], predicted
             count += len(part)
     if not count:
         raise UserError(f"no inputs\n  expected {kind(run.data.spec)}")
@@ -93,32 +101,32 @@ def _rescaled(run: FinishedRun, x: Tensor) -> Tensor:
     return next(rescaled(iter([(x, x)]), run.sample_data, 0.0, 1.0))[0]
 
 
-def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
-    """Yield encoded inputs: (B, *spec.shape)."""
+def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield (names, encoded inputs (B, *spec.shape)); no names of inputs that are not from files."""
     spec, data = run.data.spec, run.sample_data
     if isinstance(spec, Columns):
         yield _rows_of_table(run, x)
     elif isinstance(spec, Tokens):
         expected = "a text, a list of texts, or a Path of a .txt or .csv file"
-        texts: list[Any]
+        names: list[str] = []
         if isinstance(x, PathLike):
-            texts = list(files.texts_as_trained([expanduser(x)], run.config["data"]))
+            pairs = list(files.texts_as_trained([expanduser(x)], run.config["data"]))
+            names, texts = [name for name, _ in pairs], [text for _, text in pairs]
         else:
             texts = [x] if isinstance(x, str) else _several(x, "text", expected)
-        texts = [text[1] if isinstance(text, tuple) else text for text in texts]
         for text in texts:
             if not isinstance(text, str):
                 raise UserError(f"{text!r} is no text\n  expected {expected}")
         if texts:
-            yield data.encode(texts)
+            yield names, data.encode(texts)
     elif isinstance(spec, Image | Mask) and not _is_array(x):
         yield from _images(run, x, fit)
     elif isinstance(x, str | PathLike):
         rows = input_rows.rows([expanduser(x)], cast(Table, spec))
-        while batch := [row for _, row in islice(rows, data.eval_batch_size)]:
-            yield data.encode(np.array(batch))
+        while batch := list(islice(rows, data.eval_batch_size)):
+            yield [name for name, _ in batch], data.encode(np.array([row for _, row in batch]))
     else:
-        yield data.encode(_array(run, x))
+        yield [], data.encode(_array(run, x))
 
 
 def _several(x: Any, what: str, expected: str) -> list:
@@ -136,7 +144,7 @@ def _array(run: FinishedRun, x: Any) -> Tensor:
     """Return samples as a tensor (N, ...) as they are stored; a single sample becomes a batch of one."""
     spec, shape = run.data.spec, tuple(getattr(run.data, "stored", run.data.spec.shape))
     if type(x).__module__.split(".")[0] in ("polars", "pandas"):
-        x = _columns(as_polars(x), spec, _expected(shape))
+        x = columns_of(x, spec) if is_frame(x) else as_array("x", x, _expected(shape))
     refuse_masked("x", x)
     try:
         array = (
@@ -178,47 +186,48 @@ def _expected(shape: tuple[int, ...]) -> str:
     return f"(N, {', '.join(map(str, shape))}), or one sample"
 
 
-def _columns(frame: pl.DataFrame, spec: object, expected: str) -> np.ndarray:
+def columns_of(frame: Any, spec: object) -> np.ndarray:
+    """Return the columns of a frame that a run of rows of numbers takes, (N, columns)."""
     if not isinstance(spec, Table):
-        raise UserError(f"x is a frame\n  expected {expected}")
-    names = [name for name in spec.names if name not in frame.columns]
+        raise UserError("x is a frame\n  expected an array: the run does not learn from rows")
+    rows = as_polars(frame)
+    names = [name for name in spec.names if name not in rows.columns]
     if names:
         raise UserError(f"there is no column {', '.join(names)}\n  expected {', '.join(spec.names)}")
-    return (frame.select(spec.names) if spec.names else frame).to_numpy()
+    return (rows.select(spec.names) if spec.names else rows).to_numpy()
 
 
-def _rows_of_table(run: FinishedRun, x: Any) -> Tensor:
-    """Encode rows with the run's columns: a frame, a dictionary or a list of them, or a file."""
-    data = run.table_data
+def _rows_of_table(run: FinishedRun, x: Any) -> tuple[list[str], Tensor]:
+    """Return names and encoded rows: of a frame, dictionaries or an array in memory, or of a file."""
+    data, names = run.table_data, list[str]()
     if isinstance(x, str | PathLike):
-        _, encoded, notes = data.read(Path(expanduser(x)))
+        rows, encoded, notes = data.read(Path(expanduser(x)))
+        names = [f"row {i}" for i in range(1, len(rows) + 1)]
     else:
-        content = io.BytesIO()
-        try:
-            is_plain = isinstance(x, dict | list)
-            frame = pl.DataFrame([x] if isinstance(x, dict) else x, strict=False) if is_plain else as_polars(x)
-            frame.write_csv(content)
-        except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
-            raise UserError(f"x: {first_line(error)}\n  expected rows with one text or number per column") from None
-        _, encoded, notes = data.read(Path("the frame"), content.getvalue())
+        frame = data.as_learned(as_rows(x, data.fitted()["columns"]))
+        encoded, notes = data.encoded(frame, lambda row: f"x, row {row + 1}")
     for column, note in notes.items():
         sys.stderr.write(f"{column}: {note}\n")
-    return encoded
+    return names, encoded
 
 
-def _images(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
+def _images(run: FinishedRun, x: Any, fit: bool) -> Iterator[tuple[list[str], Tensor]]:
     """Decode images from paths, folders and PIL images as in training."""
     shape, how, decoding = decoding_of(run, fit)
     expected = "paths, PIL images, or an array of uint8"
     form = getattr(run.data, "form", files.ListFormat())
-    decoded: list[Tensor] = []
+    decoded: list[tuple[str, Tensor]] = []
+    is_stored = False
     is_one = isinstance(x, str | PathLike) or is_picture(x)
     for i, each in enumerate([x] if is_one else _several(x, "image", expected)):
         if isinstance(each, str | PathLike):
-            decoded += [image for _, image in files.images([expanduser(each)], shape, how, decoding, form)]
+            decoded += files.images([expanduser(each)], shape, how, decoding, form)
+            is_stored = True
         elif is_picture(each):
-            decoded.append(files.decoded(f"image {i}", as_file(each), shape, how, decoding))
+            name = f"image {i}"
+            decoded.append((name, files.decoded(name, as_file(each), shape, how, decoding)))
         else:
             raise UserError(f"{each!r} is no image\n  expected {expected}")
     if decoded:
-        yield run.sample_data.encode(torch.stack(decoded))
+        names = [name for name, _ in decoded] if is_stored else []
+        yield names, run.sample_data.encode(torch.stack([image for _, image in decoded]))

@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from dlrun.api.memory import Frames, as_polars, given, with_targets
+import numpy as np
+
+from dlrun.api.frames import Frames, as_rows, with_targets
+from dlrun.api.inputs import columns_of
+from dlrun.api.memory import given
+from dlrun.api.samples import is_frame
 from dlrun.config.build import build
 from dlrun.data.arrays.arrays import ArraySet
 from dlrun.errors import UserError
@@ -40,19 +45,28 @@ def _of_samples(run: "Run", x: Any, y: Any) -> "Data":
     device = finished.device.torch_device
     section = dict(finished.config["data"])
     if isinstance(finished.data.spec, Columns):
-        target = finished.data.spec.target_names[0]
-        frame = as_polars(x) if y is None else with_targets(as_polars(x), y, target, "x")
+        encoding, target = finished.data.fitted(), finished.data.spec.target_names[0]
+        frame = as_rows(x, encoding["columns"])
+        frame = frame if y is None else with_targets(frame, y, target, "x")
+        frame = finished.table_data.as_learned(frame)
         section |= {"source": Frames({"all": frame})} | dict.fromkeys(("file", "train", "val", "test"))
         table = cast("TableFile", build(section))
-        table.restore(finished.data.fitted(), device)
-        table.load(device)
+        table.load_like(encoding, device)
         return table
     if not isinstance(finished.data, ArraySet):
         raise UserError(
             f"x, y: this run learned from data={finished.names.get('data')}\n"
             '  expected other data of its kind: run.evaluate("test", "data=NAME"); or run.predict(x)'
         )
-    arrays = given(x, y, None, None, None, None).data["arrays"]
-    data = cast(ArraySet, build(section | {"arrays": arrays}))
-    data.load_like(finished.data.fitted(), device)
+    if is_frame(x):
+        x = columns_of(x, finished.data.spec)
+    arrays = given(x, y, None, None, None, None).data.get("arrays")
+    if arrays is None:
+        raise UserError("x is a loader\n  expected arrays, or a Dataset of (x, y)")
+    fitted = finished.data.fitted()
+    if "y" not in arrays and {"images", "latent"} <= {*finished.task.accepts}:  # an autoencoder: any targets will do
+        labels, count = fitted["labels"], len(arrays["x"])
+        arrays["y"] = np.repeat(labels[:1], count) if labels else np.zeros((count, len(fitted["target_means"])))
+    data = cast(ArraySet, build(section | {"arrays": arrays} | dict.fromkeys(("file", "x", "y"))))
+    data.load_like(fitted, device)
     return data

@@ -1,12 +1,24 @@
-"""Turn Python values into the words of a command line: {"trainer": {"epochs": 3}} is trainer.epochs=3."""
+"""Turn Python values into the words of a command line: {"trainer": {"epochs": 3}} is trainer.epochs=3.
+
+And the flags in the texts of errors into the arguments of Python.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 
 from dlrun.errors import UserError
 from dlrun.overrides import PLAIN, quoted
 
 Words = str | Mapping[str, object]
+ARGUMENTS = {  # words for Python in place of the command's, in the errors of what both call
+    "--samples N, or --latent FILE with codes": "samples=N",
+    "--episodes N": "episodes=N",
+    "--fit": "fit=True",
+    "--output-dir DIR": "output_dir=...",
+    "files of rows, with the columns of the run": "rows with the columns of the run",
+    "dl-runs show RUN --config lists": "run.config has",
+}
 RESERVED = ("true", "false", "null", "nan", "inf")
 
 
@@ -55,3 +67,16 @@ def _text(key: str, value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(_text(key, each) for each in value) + "]"
     raise UserError(f"{key}={value!r}: expected a number, a text, a list or a dictionary, not a {type(value).__name__}")
+
+
+@contextmanager
+def in_python() -> Iterator[None]:
+    """A context whose errors name arguments of Python in place of flags of the command."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        for flag, argument in ARGUMENTS.items():
+            text = text.replace(flag, argument)
+        error.args = (text, *error.args[1:])
+        raise

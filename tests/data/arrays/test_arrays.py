@@ -109,6 +109,23 @@ def test_other_arrays_are_prepared_and_scored_like_those_of_the_run():
         make(arrays={"x": ROWS[:2], "y": np.array(["a", "d"])}).load_like(data.fitted(), CPU)
 
 
+@pytest.mark.parametrize("y, few, wanted", [
+    (np.arange(60) * 0.5, [1.5], [[1.5]]),
+    (np.arange(60) * 0.5, [2, 2], [[2.0], [2.0]]),
+    (CLASSES + 1, [3], [2]),
+    (CLASSES + 1, [3.0, 1.0], [2, 0]),
+    (None, None, [0, 0]),
+])  # fmt: skip
+def test_a_few_arrays_are_scored_with_the_targets_of_the_run(y, few, wanted):
+    """One sample, or targets that are all the same; without targets if the run had none."""
+    images = RANDOM.randint(256, size=(60, 4, 4)).astype(np.uint8)
+    data = loaded(x=images) if y is None else loaded(x=ROWS, y=y)
+    x = (images if y is None else ROWS)[: len(wanted)]
+    other = make(arrays={"x": x} if few is None else {"x": x, "y": np.array(few)})
+    other.load_like(data.fitted(), CPU)
+    assert next(other.batches("all"))[1].tolist() == wanted
+
+
 @pytest.mark.parametrize(("y", "other"), [
     (CLASSES % 2 == 0, CLASSES % 2 == 0),
     (CLASSES % 2 == 0, (CLASSES + 1) % 2 * 1.0),

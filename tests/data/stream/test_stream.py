@@ -196,6 +196,27 @@ WRONG = {  # train, val, words
 }
 
 
+LABELS = torch.arange(40) % 3
+PLAIN = [word for word in WORDS if "classes" not in word] + ["trainer.epochs=1"]
+
+
+def test_labels_of_a_tensor_dataset_are_classes(capsys):
+    """As without a loader; others are never taken for real targets without a word."""
+    x = torch.randn(40, 3)
+    loaders = [DataLoader(data, batch_size=8) for data in (TensorDataset(x, LABELS), TensorDataset(x[:9], LABELS[:9]))]
+    part = DataLoader(torch.utils.data.Subset(loaders[0].dataset, range(20)), batch_size=8)
+    for train in (loaders[0], part):
+        assert dlrun.train(*PLAIN, x=train, x_val=loaders[1]).finished.data.spec.classes == 3
+    assert "5 batches an epoch, one pass, 3 classes;" in capsys.readouterr().out
+    assert dlrun.train(*PLAIN, "data.classes=5", x=part, x_val=part).finished.data.spec.classes == 5
+    real = DataLoader(TensorDataset(x, LABELS.float()), batch_size=8)
+    assert dlrun.train(*PLAIN, x=real, x_val=real).finished.data.spec.targets == 1
+    assert "one pass, 1 real target;" in capsys.readouterr().out
+    for unknown in ([(x, LABELS)], [(x, LABELS[:, None])], DataLoader(TensorDataset(x, LABELS - 1), batch_size=8)):
+        with pytest.raises(dlrun.UserError, match="y of type int64, and data.classes is null: are they labels or real"):
+            dlrun.train(*PLAIN, x=loaders[0], x_val=unknown)
+
+
 @pytest.mark.thorough(
     but=[
         "yields nothing",

@@ -126,7 +126,7 @@ class ArraySet(OnDevice):
         """
         x, y, fixed = joined(self._read())
         self.restore(fitted, device)
-        x, y = self._shaped(x, "the arrays"), like(y, fitted, bool(self.labels))
+        x, y = self._shaped(x, "the arrays"), like(y, fitted, len(x), bool(self.labels))
         x = as_bytes(x, self.levels) if fitted["kind"] == "images" else standardised(x, fitted["mean"], fitted["std"])
         none = np.arange(0)
         splits = {"train": none, "val": none, "test": np.arange(len(x))}

@@ -94,13 +94,15 @@ def _whole(y: np.ndarray) -> np.ndarray:
     return y.astype(np.int64) if y.dtype.kind == "f" and (y == np.rint(y)).all() else y
 
 
-def like(y: np.ndarray | None, fitted: dict[str, Any], has_names: bool = False) -> np.ndarray:
+def like(y: np.ndarray | None, fitted: dict[str, Any], samples: int, has_names: bool = False) -> np.ndarray:
     """Return the targets of samples, numbered as in a run. fitted: its `labels`, or the `target_means` of real ones.
 
     has_names: whether the config names the classes, so that y may hold their numbers. Raises DataError for another
     shape, and for a class that the run does not know.
     """
     labels, count = list(fitted["labels"]), len(fitted["target_means"])
+    if not labels and not count:  # the run learned without targets
+        return np.zeros(samples, np.int64)
     if y is None:
         raise DataError("there are no targets (y) to compare with\n  expected them beside the inputs")
     if y.ndim > 2 or y.dtype.kind not in ("biufUS" if labels else "biuf"):

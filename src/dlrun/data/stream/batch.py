@@ -67,6 +67,11 @@ def _targets(y: Tensor, loader: str, classes: int | None) -> Tensor:
             f"{loader} yields y of shape {tuple(y.shape)}\n"
             "  expected real targets (batch,) or (batch, targets); for labels, data.classes"
         )
+    if y.numel() == len(y) and not y.is_floating_point():
+        raise DataError(
+            f"{loader} yields y of type {_kind(y)}, and data.classes is null: are they labels or real targets?\n"
+            "  expected data.classes=<number of classes> for labels (batch,); for real targets floats: y.float()"
+        )
     return y.float() if y.dim() == 2 else y.float()[:, None]
 
 

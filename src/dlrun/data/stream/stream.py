@@ -195,7 +195,8 @@ class Stream:
     def describe(self) -> str:
         train = self.loaders["train"]
         an_epoch = f"{self.steps:,} batches an epoch" + ("" if self.epoch_batches else ", one pass")
-        return f"{type(train).__name__}, {an_epoch}; {self.position.promise()}"
+        learns = counted(self.classes, "class") if self.classes else counted(self.num_targets, "real target")
+        return f"{type(train).__name__}, {an_epoch}, {learns}; {self.position.promise()}"
 
 
 def _length(loader: object) -> int:

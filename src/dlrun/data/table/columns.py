@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from dlrun.data.table.dates import date_format, parsed
+from dlrun.data.table.dates import date_format, parsed, parsed_iso
 from dlrun.errors import DataError, UserError, nearest, printable, some
 
 RowName = Callable[[int], str]  # names a row of the table, for messages
@@ -146,7 +146,7 @@ def as_texts(column: pl.Series) -> pl.Series:
 
 
 def as_dates(column: pl.Series, form: str, row_name: RowName) -> pl.Series:
-    """Convert to datetimes by a format; columns of dates need none ("date"). Raises DataError at the first misfit."""
+    """Convert to datetimes by a format, "date": of dates or texts in ISO form. Raises DataError at the first misfit."""
     if column.dtype in (pl.Date, pl.Datetime):
         most = LATEST * PER_SECOND[getattr(column.dtype, "time_unit", "days")]
         if (far := ~column.to_physical().is_between(-most, most)).any():
@@ -154,10 +154,11 @@ def as_dates(column: pl.Series, form: str, row_name: RowName) -> pl.Series:
                 f"{row_name(int(far.arg_max() or 0))}: {column.name} is a date hundreds of thousands of years away"
             )
         return column.cast(pl.Datetime("us"))
-    dates = _parsed_each(column, form)
+    dates = parsed_iso(column.cast(pl.String)) if form == "date" else _parsed_each(column, form)
     wrong = dates.is_null() & column.is_not_null()
     if wrong.any():
-        raise _misfit(column, wrong, f"a date, written as {form}", row_name)
+        written = "such as 2024-12-31 or 2024-12-31T23:59" if form == "date" else f"written as {form}"
+        raise _misfit(column, wrong, f"a date, {written}", row_name)
     return dates
 
 

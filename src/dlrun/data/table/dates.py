@@ -31,6 +31,7 @@ TIMES = (
     *(before + clock + zone for clock in CLOCKS[1:3] for before in " T" for zone in ("Z", "%z")),
 )
 FORMATS = (*(date + time for date in DATES for time in TIMES), "%Y%m%dT%H%M%S", "%Y-%m")
+ISO = [form for form in FORMATS if form.startswith("%Y-%m-%d") and not set(",I") & set(form)]
 MOSTLY = 0.9  # from this share of dates on, a text column is one of dates with mistakes in it
 SAMPLED = 100  # first texts, which a format has to fit
 YEAR_100 = -59_011_459_200_000_000  # its start, in microseconds from 1970: %Y takes 24 for the year 24
@@ -47,6 +48,16 @@ def parsed(texts: pl.Series, form: str) -> pl.Series:
         dates = dates.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if "%z" in form else dates
     if "%Y" in form and (dates.to_physical().min() or 0) < YEAR_100:
         dates = dates.set((dates.to_physical() < YEAR_100) & ~texts.str.contains(r"\d{4}"), None)
+    return dates
+
+
+def parsed_iso(texts: pl.Series) -> pl.Series:
+    """Parse texts in ISO form, with or without a time, to datetimes; null where that fails."""
+    dates = pl.Series(texts.name, [None] * len(texts), pl.Datetime("us"))
+    for form in ISO:
+        if dates.null_count() == texts.null_count():
+            break
+        dates = dates.fill_null(parsed(texts.set(dates.is_not_null(), None), form))
     return dates
 
 

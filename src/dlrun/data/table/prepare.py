@@ -147,9 +147,13 @@ def prepare_like(
 
 
 def has_values(frame: pl.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Whether a row has a value in each of these columns, bool (rows,)."""
+    """Whether a row has a value, other than NaN, in each of these columns, bool (rows,)."""
     # column by column: a query of the frame would copy all of a large one whose columns have different chunks
-    return np.logical_and.reduce([frame[name].is_not_null().to_numpy() for name in columns])
+    return np.logical_and.reduce([_has_value(frame[name]).to_numpy() for name in columns])
+
+
+def _has_value(column: pl.Series) -> pl.Series:
+    return column.is_not_nan().fill_null(False) if column.dtype.is_float() else column.is_not_null()
 
 
 def check_columns(columns: Sequence[str], needed: Sequence[str], row_name: RowName) -> None:

@@ -38,10 +38,12 @@ Origin = TableText | ParquetTable
 
 
 def read_table(
-    path: Path, form: Format, as_text: Container[str] = (), content: bytes | None = None, time: str | None = None
-) -> tuple[pl.DataFrame, Origin]:
-    """Return the rows of a file, and where they come from, for messages. Rows without any value are left out.
+    path: Path, form: Format, as_text: Container[str] = (), content: bytes | None = None, time: str | None = None,
+    has_empty_rows: bool = False,
+) -> tuple[pl.DataFrame, Origin]:  # fmt: skip
+    """Return the rows of a file, and where they come from, for messages.
 
+    has_empty_rows: whether rows without any value are kept; a blank line is one only if there is a single column.
     as_text: names of columns whose values are kept as they are written; all of them if it holds "*".
     content: of the file, if it is not stored at `path`. time: a column whose texts may be returned as dates, which take
     less memory. Raises DataError if the file is not a table.
@@ -53,10 +55,10 @@ def read_table(
     origin: Origin = ParquetTable(path)
     if start[:4] == b"PAR1":
         frame = _read_parquet(path, content)
-        if (is_empty := empty_rows(frame)) is not None:
+        if not has_empty_rows and (is_empty := empty_rows(frame)) is not None:
             frame, origin = frame.filter(~is_empty), ParquetTable(path, tuple(is_empty.arg_true()))
     else:
-        origin = text_of(path, form, path if content is None else content, start)
+        origin = text_of(path, form, path if content is None else content, start, has_empty_rows)
         frame = _read_text(origin, as_text, time)
     if not frame.width or not frame.height:
         raise DataError(f"{path} has no rows\n  expected a line of names, and lines of values below it")
@@ -114,7 +116,7 @@ def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl
     if frame.height and frame[:, -1].null_count():
         _check_short_rows(text)
     frame = stripped(frame, text.form.missing)
-    return frame if (is_empty := empty_rows(frame)) is None else frame.filter(~is_empty)
+    return _without_empty_rows(frame, text)
 
 
 def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame], time: str | None) -> pl.DataFrame | None:
@@ -176,6 +178,17 @@ def _is_value(text: str) -> bool:
         return not math.isnan(float(text))
     except ValueError:
         return text.lower() in ("true", "false")
+
+
+def _without_empty_rows(frame: pl.DataFrame, text: TableText) -> pl.DataFrame:
+    """Leave out rows without any value, or blank lines alone."""
+    if (is_empty := empty_rows(frame)) is None:
+        return frame
+    if text.has_empty_rows:
+        are_rows = [text.is_row(cells) for _, cells in text.records()]
+        if len(are_rows) == frame.height:
+            is_empty &= ~pl.Series(are_rows)
+    return frame.filter(~is_empty)
 
 
 def _check_short_rows(text: TableText) -> None:

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from dlrun.data.base import Arrays
 from dlrun.data.resident import Resident
-from dlrun.data.table.columns import as_texts, check_kinds
+from dlrun.data.table.columns import RowName, as_texts, check_kinds
 from dlrun.data.table.encode import decode, encode, names, unseen_levels
 from dlrun.data.table.encoded import Encoded
 from dlrun.data.table.joined import texts_of
+from dlrun.data.table.like import cleaned, form_like
 from dlrun.data.table.prepare import NamedFrame, Prepared, TableSettings, check_columns, prepare, prepare_like
-from dlrun.data.table.read import read_table
-from dlrun.data.table.text import Format, check_format
-from dlrun.errors import UserError
+from dlrun.data.table.read import Origin, read_table
+from dlrun.data.table.text import Format, TableText, check_format
+from dlrun.errors import DataError, UserError, first_line
 from dlrun.output.as_json import as_json
 from dlrun.output.report import Report
 from dlrun.paths import find
@@ -79,7 +80,8 @@ class TableFile(Encoded):
         check_kinds(types)
         self.source: Callable[[], Mapping[str, pl.DataFrame]] | None = source
         self.data_dir = Path(os.path.expanduser(data_dir))
-        self.form = check_format(Format(separator, encoding, header, tuple(missing)))
+        self.missing = tuple(missing)
+        self.form = check_format(Format(separator, encoding, header, self.missing))
         targets = (target,) if isinstance(target, str) else tuple(target or ())
         by_quantiles, shares = numbers == "quantile", (split[0], split[1], split[2])
         self.settings = TableSettings(
@@ -113,6 +115,11 @@ class TableFile(Encoded):
             categories=self.categories,
         )
 
+    def load_like(self, fitted: dict, device: torch.device) -> None:
+        """Read the table as rows of a run whose data has learned `fitted`, as `Encoded` does."""
+        self.form = form_like(self.form, fitted)
+        super().load_like(fitted, device)
+
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the table and put it on the device."""
         prepared, self.prepared = self._prepare(), None
@@ -137,12 +144,33 @@ class TableFile(Encoded):
         content: of the file, if it is not stored at `path`. Raises DataError for a lacking column or another kind of
         value.
         """
-        frame, origin = read_table(path, self.form, "*", content)
+        frame, origin = read_table(path, form_like(self.form, self.fitted()), "*", content, has_empty_rows=True)
+        x, notes = self.encoded(self._file_as_learned(frame, origin), origin.row_name)
+        return frame.select(_shown(column) for column in frame), x, notes
+
+    def as_learned(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return rows in memory as the run's own table was read: as they are, or with the texts of a file's rows."""
+        return frame if self.source is not None else cleaned(frame, self.fitted(), self.missing)
+
+    def _file_as_learned(self, frame: pl.DataFrame, origin: Origin) -> pl.DataFrame:
+        """Return rows of a file as the run's own table was read."""
+        if not isinstance(origin, TableText):
+            return self.as_learned(frame)
+        is_clean = origin.form.missing == self.missing  # no text that means "no value" is a level of the run
+        return frame if is_clean else cleaned(frame, self.fitted(), self.missing)
+
+    def encoded(self, frame: pl.DataFrame, row_name: RowName) -> tuple[Tensor, dict[str, str]]:
+        """Encode rows to predict, and describe levels not in train, by column. Columns of no use are ignored.
+
+        Raises DataError for a lacking column or another kind of value.
+        """
         encoding = self.fitted()
-        check_columns(frame.columns, list(encoding["columns"]), origin.row_name)
-        x = encode(frame, encoding, origin.row_name)
-        new = unseen_levels(frame, x, encoding)
-        return frame.select(as_texts(column) for column in frame), torch.from_numpy(x).to(self.device), new
+        check_columns(frame.columns, list(encoding["columns"]), row_name)
+        try:
+            x = encode(frame, encoding, row_name)
+        except pl.exceptions.PolarsError as error:  # of a type without values to learn from, such as a list
+            raise DataError(f"{row_name(0)}: {first_line(error)}\n  expected values as the run's") from None
+        return torch.from_numpy(x).to(self.device), unseen_levels(frame, x, encoding)
 
     def decode(self, x: Tensor) -> list[dict[str, float | str]]:
         """Turn encoded rows into values by column, for people to read."""
@@ -181,10 +209,19 @@ class TableFile(Encoded):
             if file:
                 path = find(file, self.data_dir, "data.file" if name == "all" else f"data.{name}", EXPECTED)
                 frame, origin = read_table(path, self.form, as_text)
+                frame = self._file_as_learned(frame, origin) if self.is_like else frame
                 parts[name] = NamedFrame(frame, origin.row_name)
                 where = where or str(path)
                 as_text = [*as_text, *texts_of(frame)]  # what is text in data.train is text in the other files
         return parts, where
+
+
+def _shown(column: pl.Series) -> pl.Series:
+    """Return a column as texts, for people to read."""
+    try:
+        return as_texts(column)
+    except pl.exceptions.PolarsError:  # of a type that polars does not write, such as a list
+        return pl.Series(column.name, [None if value is None else str(value) for value in column], pl.String)
 
 
 def _row_of(name: str, row: int) -> str:

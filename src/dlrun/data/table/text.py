@@ -47,12 +47,17 @@ def check_format(form: Format) -> Format:
 
 
 class TableText(NamedTuple):
-    """A text file that is known to be a table. source: what polars reads, UTF-8."""
+    """A text file that is known to be a table. source: what polars reads, UTF-8.
+
+    has_empty_rows: whether the frame that was read has rows without any value, too; blank lines are none, unless there
+    is a single column.
+    """
 
     path: Path
     form: Format
     names: list[str]
     source: Path | bytes
+    has_empty_rows: bool = False
 
     def open(self) -> TextIO:
         """Open the text in UTF-8, without a byte order mark."""
@@ -80,11 +85,17 @@ class TableText(NamedTuple):
         return 0
 
     def row_name(self, row: int) -> str:
-        """Name the line of a row of the frame that was read, which has no rows without a value."""
-        empty = {"", *self.form.missing}
-        full = (line for line, cells in self.records() if any(cell.strip() not in empty for cell in cells))
-        line = next((line for i, line in enumerate(full) if i == row), None)
+        """Name the line of a row of the frame that was read."""
+        rows = (line for line, cells in self.records() if self.is_row(cells))
+        line = next((line for i, line in enumerate(rows) if i == row), None)
         return f"{self.path}, line {line}" if line else f"{self.path}, row {row + 1}"
+
+    def is_row(self, cells: list[str]) -> bool:
+        """Whether the cells of a record are a row of the frame that was read."""
+        if self.has_empty_rows and len(self.names) in (1, len(cells)):
+            return True
+        empty = {"", *self.form.missing}
+        return any(cell.strip() not in empty for cell in cells)
 
 
 def head_of(source: Path | bytes) -> bytes:
@@ -94,7 +105,7 @@ def head_of(source: Path | bytes) -> bytes:
         return start if b"\n" in start else start + file.readline()
 
 
-def text_of(path: Path, form: Format, source: Path | bytes, start: bytes) -> TableText:
+def text_of(path: Path, form: Format, source: Path | bytes, start: bytes, has_empty_rows: bool = False) -> TableText:
     """Check that a file is text, and find its separator and the names of its columns."""
     if start[:2] == b"\x1f\x8b":
         try:
@@ -126,7 +137,7 @@ def text_of(path: Path, form: Format, source: Path | bytes, start: bytes) -> Tab
     separator = form.separator or _separator(lines)
     header = next(csv.reader(lines, delimiter=separator))
     names = _names(path, header) if form.header else [f"x{i}" for i in range(1, len(header) + 1)]
-    return TableText(path, form._replace(separator=separator), names, source)
+    return TableText(path, form._replace(separator=separator), names, source, has_empty_rows)
 
 
 def content_of(source: Path | bytes) -> bytes:
