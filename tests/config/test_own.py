@@ -508,7 +508,7 @@ def test_code_that_is_no_option_is_refused(code, monkeypatch, capsys):
         ("optimizer=acme.parts.nope",): "acme.parts has no 'nope'",
         ("optimizer=acme.parts.none",): "returns 3",
         ("optimizer=turtle.Turtle",): "is not allowed here",
-        ("data=iris.csv",): "a file is no option of data",
+        ("data=iris.csv",): "no such option\n  expected data=table data.file=iris.csv",
         ("schedule=acme.parts.Net",): "is a class: expected a function",
     }.items():
         assert why in refused(monkeypatch, capsys, *SMALL, *words)
