@@ -94,6 +94,29 @@ def test_a_resumed_run_sends_no_point_twice(run):
     assert fake.ends[-1][3] == "finished"
 
 
+def send(run, fake, rows, status):
+    """Let a tracker follow a run whose file has these (step, name) rows."""
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"status": status}))
+    lines = [json.dumps({"step": step, "epoch": 1, name: 1.0}) + "\n" for step, name in rows]
+    (run / "metrics.jsonl").write_text("".join(lines))
+    track.follow(run, "fake", fake, CONFIG)
+
+
+@pytest.mark.parametrize(("after", "new"), [
+    ([10, 20, 30, 40], [40]),  # the row of an epoch that a limit had cut is gone
+    ([10, 20, 40, 60], [40, 60]),  # logs less often
+    ([10, 20, 22, 24, 26, 28, 30, 32, 34], [32, 34]),  # logs more often: what lies before the last point is not added
+])  # fmt: skip
+def test_a_resumed_run_that_writes_other_rows_has_each_later_point_once(run, after, new):
+    fake = Fake()
+    cut = [(10, "step/loss"), (20, "step/loss"), (30, "step/loss"), (30, "val/loss")]
+    send(run, fake, cut, "stopped")
+    send(run, fake, [*((step, "step/loss") for step in after), (max(after), "val/loss")], "finished")
+    assert [step for step, metrics in fake.points if "step/loss" in metrics] == [10, 20, 30, *new]
+    assert [step for step, metrics in fake.points if "val/loss" in metrics] == [30, max(after)]
+
+
 def test_a_key_sends_the_best_checkpoint_too(run):
     """Of a finished run only; a limit may have cut the epoch of the best weights."""
     (run / "checkpoints").mkdir(exist_ok=True)
@@ -159,12 +182,12 @@ def test_only_new_lines_are_read(tmp_path):
     lines = track._Lines(path)
     assert lines.read() == []
     path.write_bytes(b"one\ntwo\nthr")
-    assert lines.read() == [(0, b"one"), (1, b"two")] and lines.read() == []
+    assert lines.read() == [b"one", b"two"] and lines.read() == []
     with open(path, "ab") as file:
         file.write(b"ee\n")
-    assert lines.read() == [(2, b"three")]
+    assert lines.read() == [b"three"]
     track.write_whole(path, b"one\ntwo\n")
-    assert lines.read() == [(0, b"one"), (1, b"two")]
+    assert lines.read() == [b"one", b"two"]
 
 
 def test_values_that_are_not_finite_are_left_out(run):

@@ -66,7 +66,16 @@ def test_a_resumed_run_keeps_the_same_epochs_and_new_logging_keeps_the_bits():
         "model.hidden=[16]", "data=digits", "trainer.epochs=1", f"init=whole/checkpoints/{kept(whole)[0]}"
     )
     assert again.status == "finished"
-    assert kept(dlrun.resume(cut, "trainer.keep=null", "trainer.keep_every=3", "trainer.epochs=6")) == ["epoch_6.ckpt"]
+    before = kept(cut)  # another rule holds for later epochs only
+    assert kept(dlrun.resume(cut, "trainer.keep=null", "trainer.keep_every=3", "trainer.epochs=7")) == [
+        *before,
+        "epoch_6.ckpt",
+    ]
+    assert (
+        kept(dlrun.resume(cut, "trainer.keep_every=null", "trainer.keep=best1", "trainer.epochs=8"))[: len(before)]
+        == before
+    )
+    assert set(before) < set(kept(dlrun.resume(cut, "trainer.epochs=9")))
 
 
 def test_a_resume_allows_changes_or_nothing():

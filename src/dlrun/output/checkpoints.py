@@ -60,11 +60,11 @@ class Checkpoints:
         except BaseException as error:  # `wait` raises it in the training thread
             self.error = error
 
-    def forget_epochs(self, epochs: set[int]) -> None:
-        """Remove the files of all other epochs."""
+    def forget_epochs(self, epochs: set[int], since: int = 0) -> None:
+        """Remove the files of all other epochs after `since`."""
         for path in self.folder.glob("epoch_*.ckpt"):
             number = path.stem.removeprefix("epoch_")
-            if number.isdecimal() and int(number) not in epochs:
+            if number.isdecimal() and int(number) > since and int(number) not in epochs:
                 path.unlink(missing_ok=True)
 
     def write_tested(self, best: dict, steps: int) -> None:

@@ -47,7 +47,7 @@ def main() -> None:
 def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) -> None:
     """Send what is new until the run ends, then its results. Raises whatever the tracker raises.
 
-    Rows count as sent before they are sent: after a kill up to MOST may be missing, but none is there twice.
+    Rows count as sent before they are sent: after a kill up to MOST may be missing, but no point is there twice.
     """
     destination = {key: value for key, value in config["tracker"][name].items() if key in DESTINATION}
     run, position = LiveRun(folder), _Position(folder / FOLDER / f"{name}.json", destination)
@@ -64,13 +64,12 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
     while True:
         run.read_facts()
         new = lines.read()  # after the facts: all rows are there before the summary states that the run is over
-        new = [(number, line) for number, line in new if number >= position.rows]
         for first in range(0, len(new), MOST):
-            rows = [parse_row(line) for _, line in new[first : first + MOST]]
-            position.rows = new[first][0] + len(rows)
+            points = [position.unsent(parse_row(line)) for line in new[first : first + MOST]]
             position.write()
-            last = int(rows[-1]["step"] or 0)
-            tracker.log([(int(row["step"] or 0), _metrics(row)) for row in rows])
+            if points := [(step, metrics) for step, metrics in points if metrics]:
+                last = points[-1][0]
+                tracker.log(points)
         if not run.is_running:
             break
         time.sleep(EVERY)
@@ -91,48 +90,56 @@ def _files(folder: Path) -> list[Path]:
 
 
 class _Position:
-    """The position of a tracker in a run's files.
+    """What a tracker has of a run.
 
-    rows: number of rows of metrics.jsonl that were sent. run_id: of the run in the tracker. ended: stamp of the
-    summary. destination: where they were sent. If a resumed run names another one, all of the run is sent there.
+    steps: of each metric, the last step that was sent. A resumed run writes the rows after its checkpoint again, at
+    other steps if it logs more or less often; only later steps are new. run_id: of the run in the tracker. ended: stamp
+    of the summary. destination: where they were sent. If a resumed run names another one, all of it is sent there.
     """
 
     def __init__(self, path: Path, destination: dict[str, Any]) -> None:
-        self.path, self.destination, self.rows, self.run_id, self.ended = path, destination, 0, None, list[int]()
+        self.path, self.destination = path, destination
+        self.steps, self.run_id, self.ended = dict[str, int](), None, list[int]()
         if path.exists():
             saved = json.loads(read_whole(path))
-            rows, run_id, ended = int(saved["rows"]), saved["key"], saved["ended"]
-            if saved.get("place", destination) == destination:
-                self.rows, self.run_id, self.ended = rows, run_id, ended
+            if saved.get("place") == destination and "steps" in saved:
+                self.steps = {str(name): int(step) for name, step in saved["steps"].items()}
+                self.run_id, self.ended = saved["key"], saved["ended"]
 
     run_id: str | None
 
     def write(self) -> None:
-        facts = {"rows": self.rows, "key": self.run_id, "ended": self.ended, "place": self.destination}
+        facts = {"steps": self.steps, "key": self.run_id, "ended": self.ended, "place": self.destination}
         write_whole(self.path, json.dumps(facts))
+
+    def unsent(self, row: dict[str, Any]) -> tuple[int, dict[str, float]]:
+        """Return the step of a row and its metrics that were not sent yet. They count as sent."""
+        step = int(row["step"] or 0)
+        new = {name: value for name, value in _metrics(row).items() if step > self.steps.get(name, -1)}
+        self.steps |= dict.fromkeys(new, step)
+        return step, new
 
 
 class _Lines:
     """The lines of a file that grows, or that a resumed run replaces."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.inode, self.offset, self.count = path, 0, 0, 0
+        self.path, self.inode, self.offset = path, 0, 0
 
-    def read(self) -> list[tuple[int, bytes]]:
-        """Return the whole lines that are new, each with its number from 0; all lines of a file that was replaced."""
+    def read(self) -> list[bytes]:
+        """Return the whole lines that are new; all lines of a file that was replaced."""
         try:
             with open_plain(self.path) as file:
                 now = os.fstat(file.fileno())
                 if now.st_ino != self.inode or now.st_size < self.offset:
-                    self.inode, self.offset, self.count = now.st_ino, 0, 0
+                    self.inode, self.offset = now.st_ino, 0
                 file.seek(self.offset)
                 text = file.read()
         except FileNotFoundError:
             return []
         text = text[: text.rfind(b"\n") + 1]  # the last line may still be being written
-        lines = list(enumerate(text.splitlines(), self.count))
-        self.offset, self.count = self.offset + len(text), self.count + len(lines)
-        return lines
+        self.offset += len(text)
+        return text.splitlines()
 
 
 def _metrics(row: dict[str, Any]) -> dict[str, float]:

@@ -162,7 +162,7 @@ def end_epoch(
         if clock.epoch in kept:
             run.checkpoints.keep_epoch(state, clock.epoch)
     if not training.dist.rank and (training.trainer.keep or training.trainer.keep_every):
-        run.checkpoints.forget_epochs(kept)
+        run.checkpoints.forget_epochs(kept, training.kept_since)
     if training.trainer.histograms and not training.dist.rank:
         for name, weight in task.net.named_parameters():
             if weight.abs().max() < 1e19:  # TensorBoard's bins end at 1e20, and none holds a non-finite number

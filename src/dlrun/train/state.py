@@ -40,6 +40,7 @@ class Training:
         self.saved_at = self.session_start = time.monotonic()
         self.saved_position: tuple[int, ...] | None = None  # the clock's position in the newest checkpoint
         self.seconds_before = clock.seconds
+        self.kept_since = 0  # the epoch after which the present trainer.keep and keep_every apply
 
     def save(self) -> None:
         """Checkpoint the present state; only rank 0 writes.
@@ -74,6 +75,7 @@ class Training:
             "run": self.run.id,
             "threads": torch.get_num_threads(),
             "other_ranks": other_ranks,
+            "keep": {"rule": self._keep_rule(), "since": self.kept_since},
         }
         last = snapshot(state) | self.data_state
         last["state_dict"] = last["components"].get("net")
@@ -158,10 +160,16 @@ class Training:
         if self.best and state["best"]:
             self.best.load_state_dict(state["best"])
         self.task.load_extra_state(state.get("fitted", {}))
+        keep = state.get("keep", {"rule": self._keep_rule(), "since": 0})
+        check_state(keep, {"rule": list, "since": int})
+        self.kept_since = keep["since"] if keep["rule"] == self._keep_rule() else self.clock.epoch
         counts = {name: state[name] for name in ("rows", "threads")}
         check_state(counts, dict.fromkeys(counts, int))
         if state["rows"] < 0 or not 1 <= state["threads"] <= 1024:
             raise ValueError(f"rows: {state['rows']}, threads: {state['threads']}: out of range")
+
+    def _keep_rule(self) -> list[str | int | None]:
+        return [self.trainer.keep, self.trainer.keep_every]
 
     def rewind(self) -> None:
         """Drop from the run's folder everything that was written after the restored state was saved."""
