@@ -155,7 +155,8 @@ def join_processes(
         before_launch()
         base = Path(config["output_dir"]).expanduser()
         try:
-            sys.exit(launch(list(arguments), asked, trainer["max_restarts"]))
+            code, ENDING.error = launch(list(arguments), asked, trainer["max_restarts"])
+            sys.exit(code)
         finally:
             ENDING.folder = ENDING.folder or noted(base, os.getpid())
             forget_start(base)
