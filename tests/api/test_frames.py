@@ -129,6 +129,17 @@ def test_iso_dates_are_read_by_runs_on_another_format(form, texts):
             run.predict({"day": wrong, "a": 1.0})
 
 
+def test_a_date_of_numpy_is_a_date():
+    run = trained(pl.DataFrame({"day": DAYS, "a": A}), A)
+    wanted = run.outputs({"day": dt.date(2020, 1, 5), "a": 1.0})
+    for unit in ("D", "s", "ns"):
+        day = np.datetime64("2020-01-05", unit)
+        assert np.array_equal(run.outputs({"day": day, "a": 1.0}), wanted)
+        assert np.array_equal(
+            run.outputs([{"day": day, "a": 1.0}, {"day": np.datetime64("NaT"), "a": 1.0}])[:1], wanted
+        )
+
+
 def test_columns_that_training_left_out_are_ignored(tmp_path):
     odd = {
         "long": [dt.timedelta(hours=i) for i in range(N)],
