@@ -140,6 +140,15 @@ def test_a_date_of_numpy_is_a_date():
         )
 
 
+def test_a_resumed_run_keeps_its_target():
+    """Another one was ignored."""
+    frame = pl.DataFrame({"a": A, "b": A + 1, "y${a}\\": A * 2})
+    run = dlrun.train(*WORDS, x=frame, y="y${a}\\")
+    with pytest.raises(dlrun.UserError, match=r"y='b': the run in .* learned the column 'y\${a}.*'\n  expected y='y"):
+        dlrun.resume(run, "trainer.epochs=3", x=frame, y="b")
+    assert dlrun.resume(run, "trainer.epochs=3", x=frame, y="y${a}\\").summary["epochs"] == 3
+
+
 def test_columns_that_training_left_out_are_ignored(tmp_path):
     odd = {
         "long": [dt.timedelta(hours=i) for i in range(N)],
