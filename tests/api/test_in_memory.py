@@ -71,6 +71,30 @@ def test_images_that_prediction_would_read_otherwise_are_refused(mode):
         assert "expected mode L or RGB" in str(error.value)
 
 
+def test_objects_that_are_numbers_are_numbers():
+    """Of a frame with mixed columns `to_numpy` gives them; each was refused as a float."""
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    run = dlrun.train(*WORDS, x=x.astype(object), y=(x[:, 0] > 0).astype(object))
+    assert np.array_equal(run.outputs(x.astype(object)), run.outputs(x))
+    assert run.evaluate(x=x.astype(object), y=(x[:, 0] > 0).astype(object)) == run.evaluate(x=x, y=x[:, 0] > 0)
+    for wrong in (None, "a", [1]):
+        mixed = x.astype(object)
+        mixed[3, 1] = wrong
+        with pytest.raises(dlrun.UserError, match="x"):
+            run.predict(mixed)
+        with pytest.raises(dlrun.UserError, match="x holds a "):
+            given(mixed, x[:, 0], None, None, None, None)
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_transparent_colour_is_refused_as_transparency_is(mode):
+    """docs/python.md says so, and they were trained on, on white."""
+    images = pictures(mode, 4)
+    images[2].info["transparency"] = 0
+    with pytest.raises(dlrun.UserError, match=rf"x\[2\] is an image of mode {mode}, with transparency"):
+        given(images, [0, 1, 0, 1], None, None, None, None)
+
+
 def test_a_run_is_resumed_with_samples_only_if_it_was_trained_on_such_samples():
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     y, frame = (x.sum(1) > 0).astype(int), pl.DataFrame(x)

@@ -56,7 +56,7 @@ def given(x: Samples, y: Samples, x_val: Samples, y_val: Samples, x_test: Sample
         raise UserError(f"{', '.join(parts)} without x\n  expected x=..., the samples to train on")
     if is_frame(x):
         return _frames(parts)
-    if _is_loader(x):
+    if is_loader(x):
         return _loaders(parts)
     arrays: dict[str, np.ndarray] = {}
     for split, (inputs, targets) in parts.items():
@@ -152,7 +152,7 @@ def _item(kind: str, i: int, name: str, value: Any) -> "np.ndarray":
     return array
 
 
-def _is_loader(x: object) -> bool:
+def is_loader(x: object) -> bool:
     """Whether it yields batches by itself: a DataLoader of torch or torchdata, or a pipeline that says so."""
     return hasattr(x, "__iter__") and hasattr(x, "batch_size") and not hasattr(x, "shape")
 
