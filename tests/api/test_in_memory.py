@@ -1,6 +1,8 @@
 """Samples in memory: what is trained is what is predicted, and a run takes only samples like those that it had."""
 
 import pickle
+import signal
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -10,6 +12,7 @@ from PIL import Image
 
 import dlrun
 from dlrun.api.memory import given
+from dlrun.tasks.supervised import Supervised
 
 WORDS = ["model=mlp", "model.hidden=[4]", "trainer.epochs=1", "trainer.device=cpu", "trainer.log_every=0"]
 COLOURED = ("P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
@@ -69,6 +72,22 @@ def test_images_that_prediction_would_read_otherwise_are_refused(mode):
         with pytest.raises(dlrun.UserError, match=f"is an image of mode {mode}") as error:
             given(x, y, None, None, None, None)
         assert "expected mode L or RGB" in str(error.value)
+
+
+def test_after_an_interrupt_the_advice_has_the_samples(monkeypatch, capsys):
+    learn, x = Supervised.step, np.random.default_rng(0).normal(size=(40, 3))
+
+    def interrupted(self, batch, clock):
+        signal.raise_signal(signal.SIGINT)
+        return learn(self, batch, clock)
+
+    for again in (partial(dlrun.train, *WORDS, "run_dir=run"), partial(dlrun.resume, "run")):
+        monkeypatch.setattr(Supervised, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=r"dlrun.resume\('run', x=\.\.\., y=\.\.\.\)"):
+            again(x=x, y=x[:, 0])
+        assert "Resume with: dlrun.resume('run', x=..., y=...)\n" in capsys.readouterr().out
+    monkeypatch.setattr(Supervised, "step", learn)
+    assert dlrun.resume("run", x=x, y=x[:, 0]).status == "finished"
 
 
 def test_objects_that_are_numbers_are_numbers():

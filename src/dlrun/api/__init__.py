@@ -182,5 +182,7 @@ def _ended(done: Done | None, memory: dict[str, object]) -> Run:
     if done is None:
         raise UserError("no run was trained")
     if done.signal:
-        raise KeyboardInterrupt(f"stopped, checkpoint saved: dlrun.resume({str(done.folder)!r})")
+        raise KeyboardInterrupt(
+            f"stopped, checkpoint saved: dlrun.resume({str(done.folder)!r}{', x=..., y=...' if memory else ''})"
+        )
     return Run(done.folder, memory)

@@ -49,6 +49,7 @@ class Session:
     ) -> None:
         self.config, self.names, self.chosen, self.changes = config, names, chosen, changes or {}
         self.asked_data = dict(config["data"])  # before batch_size=auto is resolved
+        self.in_memory = False  # whether it trains on samples in the memory of a Python program
         self.is_training = False  # whether this session has begun to write to the run's folder
         self.data: Data
         self.commit: str | None = like.commit if like else git_commit()
@@ -180,7 +181,8 @@ class Session:
         run, clock = training.run, training.clock
         run.write_summary("stopped", steps=clock.step, seconds=clock.seconds)
         epoch = min(clock.epoch + 1, clock.epochs)
-        command = f"dl-run {pasteable('resume', run.folder)}"
+        again = f"dlrun.resume({str(run.folder)!r}, x=..., y=...)"
+        command = again if self.in_memory else f"dl-run {pasteable('resume', run.folder)}"
         run.print(f"stopped in epoch {epoch} at step {clock.step}; checkpoint saved. Resume with: {command}")
 
     def leave(self, run: RunFolder | NullFolder, status: str) -> None:

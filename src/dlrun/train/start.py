@@ -84,6 +84,7 @@ def start(request: Request) -> Done | None:
     config["data"] |= request.data
     with own_failures():
         session = Session(config, names, chosen)
+    session.in_memory = bool(request.data)
     folder, resumed = session.dist.broadcast_object(
         (Path(), False) if session.dist.rank else _open_folder(session, composed, request)  # rank 0's is broadcast
     )
