@@ -221,6 +221,7 @@ class Session:
         run.write_summary("finished", **entries)
         run.checkpoints.forget_tested(clock.step if is_cut else None)
         baselines = self.data.baselines("test") if hasattr(self.data, "baselines") else {}
-        closing = partial(final_table, training, test, baselines, tested.get("per_class"), outcome.reason)
+        split = getattr(self.data, "tested", "test")
+        closing = partial(final_table, training, test, baselines, tested.get("per_class"), outcome.reason, split)
         run.print(closing(), lambda width: closing(width=width))
         return best.score if best else None
