@@ -99,7 +99,7 @@ def _checked(
             f"task.loss={name} returns a mean, and data.weights or task.class_weights weigh samples\n"
             "  expected the losses of the samples (B,)"
         )
-    return values.mean() if reduction == "mean" else values
+    return values.mean() if reduction == "mean" and values.dim() else values
 
 
 def _expected(out: Tensor, y: Tensor) -> str:
