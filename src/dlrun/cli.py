@@ -14,9 +14,9 @@ import dlrun
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.project import output_dir, trust_command
 from dlrun.config.usage import usage
-from dlrun.errors import FULL, UserError, printable
-from dlrun.output.json_line import ENDING, FLAG, one_json_line
-from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, lost, open_streams, silence
+from dlrun.errors import FULL, UserError, described, printable
+from dlrun.output.json_line import FLAG, note_error, one_json_line
+from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, lost, open_streams, silence, text_of_disk
 from dlrun.overrides import OTHER_KEYS, key_of, quoted
 
 if TYPE_CHECKING:
@@ -88,9 +88,14 @@ def run_command() -> None:
         silence(sys.stdout)
     except OSError as error:
         if not is_of_disk(error):
+            note_error(described(error))
             raise
+        note_error(text_of_disk(error))
         complain_of_disk("dl-run", error)
         sys.exit(1 if error.errno in FULL else 2)
+    except Exception as error:  # a bug, which ends in a traceback
+        note_error(described(error))
+        raise
 
 
 def run_by_hydra() -> None:
@@ -119,15 +124,16 @@ def run_by_hydra() -> None:
             raise
         fail(explain(error, sys.argv[1:], config_dir))
     if lost:
+        note_error(f"cannot write to {', '.join(name.strip('<>') for name in lost)}: the disk is full")
         sys.exit(1)
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print an error and exit."""
-    ENDING.error = message
     complain("dl-run", message)
     if int(os.environ.get("RANK", 0)):
         time.sleep(2)  # rank 0 must exit first if all processes fail: the launcher prints the first error
+    note_error(message)
     sys.exit(code)
 
 
@@ -229,4 +235,5 @@ def job(composed: "DictConfig") -> float | None:
         if (code := exit_code(error)) == 1:
             raise  # with its traceback
         traceback.print_exception(error)
+        note_error(described(error))
         sys.exit(code)

@@ -145,6 +145,11 @@ def first_line(error: BaseException) -> str:
     return printable((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
+def described(error: BaseException) -> str:
+    """The type of an error and the first line of its text, if it has one: "ValueError: no such file"."""
+    return type(error).__name__ + (f": {first_line(error)}" if str(error).strip() else "")
+
+
 def raised(error: BaseException) -> str:
     """Describe an exception of the user's own code, with its place: "ValueError: no such file (nets.py, line 3)".
 

@@ -1,6 +1,8 @@
 """Samples in memory: what is trained is what is predicted, and a run takes only samples like those that it had."""
 
 import pickle
+import signal
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -10,6 +12,7 @@ from PIL import Image
 
 import dlrun
 from dlrun.api.memory import given
+from dlrun.tasks.supervised import Supervised
 
 WORDS = ["model=mlp", "model.hidden=[4]", "trainer.epochs=1", "trainer.device=cpu", "trainer.log_every=0"]
 COLOURED = ("P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
@@ -69,6 +72,46 @@ def test_images_that_prediction_would_read_otherwise_are_refused(mode):
         with pytest.raises(dlrun.UserError, match=f"is an image of mode {mode}") as error:
             given(x, y, None, None, None, None)
         assert "expected mode L or RGB" in str(error.value)
+
+
+def test_after_an_interrupt_the_advice_has_the_samples(monkeypatch, capsys):
+    learn, x = Supervised.step, np.random.default_rng(0).normal(size=(40, 3))
+
+    def interrupted(self, batch, clock):
+        signal.raise_signal(signal.SIGINT)
+        return learn(self, batch, clock)
+
+    for again in (partial(dlrun.train, *WORDS, "run_dir=run"), partial(dlrun.resume, "run")):
+        monkeypatch.setattr(Supervised, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=r"dlrun.resume\('run', x=\.\.\., y=\.\.\.\)"):
+            again(x=x, y=x[:, 0])
+        assert "Resume with: dlrun.resume('run', x=..., y=...)\n" in capsys.readouterr().out
+    monkeypatch.setattr(Supervised, "step", learn)
+    assert dlrun.resume("run", x=x, y=x[:, 0]).status == "finished"
+
+
+def test_objects_that_are_numbers_are_numbers():
+    """Of a frame with mixed columns `to_numpy` gives them; each was refused as a float."""
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    run = dlrun.train(*WORDS, x=x.astype(object), y=(x[:, 0] > 0).astype(object))
+    assert np.array_equal(run.outputs(x.astype(object)), run.outputs(x))
+    assert run.evaluate(x=x.astype(object), y=(x[:, 0] > 0).astype(object)) == run.evaluate(x=x, y=x[:, 0] > 0)
+    for wrong in (None, "a", [1]):
+        mixed = x.astype(object)
+        mixed[3, 1] = wrong
+        with pytest.raises(dlrun.UserError, match="x"):
+            run.predict(mixed)
+        with pytest.raises(dlrun.UserError, match="x holds a "):
+            given(mixed, x[:, 0], None, None, None, None)
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_transparent_colour_is_refused_as_transparency_is(mode):
+    """docs/python.md says so, and they were trained on, on white."""
+    images = pictures(mode, 4)
+    images[2].info["transparency"] = 0
+    with pytest.raises(dlrun.UserError, match=rf"x\[2\] is an image of mode {mode}, with transparency"):
+        given(images, [0, 1, 0, 1], None, None, None, None)
 
 
 def test_a_run_is_resumed_with_samples_only_if_it_was_trained_on_such_samples():

@@ -64,7 +64,7 @@ def test_only_samples_of_the_run_s_kind_are_evaluated():
         run.evaluate(x=x)
     with pytest.raises(dlrun.UserError, match="samples of shape"):
         run.evaluate(x=np.zeros((2, 3)), y=[0, 1])
-    with pytest.raises(dlrun.UserError, match="x is a loader"):
+    with pytest.raises(dlrun.UserError, match="x is a loader\n  expected x=..., y=...: arrays or"):
         run.evaluate(x=DataLoader(TensorDataset(torch.tensor(x)), batch_size=4))
 
 
@@ -74,6 +74,8 @@ def test_errors_name_arguments_of_python_and_no_flags():
     for call, text in (
         (lambda: made("classes").predict("a.png"), "fit=True resizes them"),
         (lambda: made("actor").predict([1]), "this run takes episodes=N"),
+        (lambda: dlrun.load("classes").predict(samples=3), "samples=3 to predict from: this run takes images"),
+        (lambda: dlrun.load("actor").predict([1], episodes=2), "x=..., episodes=2 to predict from"),
         (lambda: made("gan").outputs([1]), "expected run.predict with samples=N"),
         (lambda: dlrun.load(output_dir="nowhere"), "choose another folder with output_dir="),
     ):

@@ -45,6 +45,30 @@ class Step(torch.optim.SGD):
         self.count += 1
         return super().step(closure) if self.count < 5 else {}["gone"]
 """
+WRONG = """import torch
+import torch.nn.functional as F
+
+COUNT = [0]
+
+def is_late():
+    COUNT[0] += 1
+    return COUNT[0] > 4
+
+def loss(out, y):
+    losses = F.cross_entropy(out, y, reduction="none")
+    return WRONG if is_late() else losses
+
+def change(x, context):
+    return WRONG if is_late() else x
+
+class Net(torch.nn.Linear):
+    def __init__(self, spec):
+        super().__init__(spec.features, spec.outputs)
+
+    def forward(self, x):
+        out = super().forward(x.flatten(1))
+        return WRONG if is_late() else out
+"""
 WORDS = ["data=digits", "trainer.epochs=2", "trainer.device=cpu", "trainer.log_every=0", "run_dir=run"]
 
 
@@ -78,6 +102,31 @@ def test_in_the_middle_of_a_run(word, texts):
     assert dlrun.load("run").status == "failed"
     if "schedule" not in word:
         assert "the whole traceback is in run/run.log" in said and "Traceback" in Path("run/run.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("word", "wrong", "text"),
+    [
+        ("task.loss=failing.loss", "None", r"returned NoneType\n  expected a loss of outputs \(\d+, 10\)"),
+        ("task.loss=failing.loss", "1.0", "returned float"),
+        ("task.loss=failing.loss", "losses.detach()", r"\(\d+,\) that does not depend on the outputs"),
+        ("task.loss=failing.loss", "losses[:, None]", r"returned a tensor of shape \(\d+, 1\)"),
+        ("data.augment=[failing.change]", "None", r"returned NoneType\n  expected torch.float32 \(\d+, 1, 8, 8\)"),
+        ("data.augment=[failing.change]", "x[:, :, 1:]", r"returned torch.float32 \(\d+, 1, 7, 8\)"),
+        ("data.augment=[failing.change]", "x[1:]", r"returned torch.float32"),
+        ("data.augment=[failing.change]", "x.half()", r"returned torch.float16"),
+        ("model=failing.Net", "None", r"failing.Net returned a NoneType\n  expected outputs \(\d+, 10\)"),
+        ("model=failing.Net", "out[:, :5]", r"failing.Net returned a tensor \(\d+, 5\)"),
+        ("model=failing.Net", "out[1:]", r"failing.Net returned a tensor \(\d+, 10\)"),
+        ("task.loss=failing.loss", "exit(3)", "failing.loss raised SystemExit: 3 "),
+    ],
+)
+def test_wrong_results_in_the_middle_of_a_run(word, wrong, text, code):
+    code.write_text(WRONG.replace("WRONG", wrong))
+    with pytest.raises(dlrun.UserError, match=text) as error:
+        dlrun.train(*WORDS, word, "trainer.epochs=5", "data.batch_size=300")
+    assert error.value.exit_code == 1 and word.split("=")[1].strip("[]") in str(error.value)
+    assert dlrun.load("run").status == "failed"
 
 
 def test_errors_of_others_stay_as_they_are():

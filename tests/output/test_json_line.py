@@ -1,17 +1,19 @@
 """--json: one line on standard output, whatever happens; and every command and claim of AGENTS.md."""
 
+import io
 import json
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 from finished_runs import trained
 
 from dlrun import cli
-from dlrun.output.json_line import ENDING, ending
+from dlrun.output.json_line import ENDING, ending, note_error
 from dlrun.runs import cli as runs_cli
 from dlrun.runs import data_cli
 
@@ -99,6 +101,33 @@ def test_a_run_that_diverges_prints_one_line(call):
     found = only_line(out)
     assert code == 1 == found["exit_code"] and found["status"] == "diverged" and "the loss is nan" in found["error"]
     assert found["metrics"] == {} and found["best"] is None
+
+
+def test_a_bug_is_in_the_line(call, monkeypatch):
+    """It was null."""
+    from dlrun.train.session import Session
+
+    def bug(*given):
+        raise ValueError("a bug\nof ours")
+
+    monkeypatch.setattr(Session, "announce", bug)
+    monkeypatch.setattr(sys, "argv", ["dl-run", *SMALL, "--json"])
+    out = io.StringIO()
+    with redirect_stdout(out), pytest.raises(ValueError, match="a bug"):
+        cli.main()
+    found = only_line(out.getvalue())
+    assert found["status"] == "failed" and found["exit_code"] == 1 and found["error"] == "ValueError: a bug"
+
+
+def test_a_process_of_a_run_tells_its_launcher_why_it_failed(tmp_path, monkeypatch):
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    file = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    monkeypatch.setattr(ENDING, "error", None)
+    note_error("late\n  expected earlier")
+    failure = ProcessFailure(0, 1, 1, str(file))
+    assert failure.message == ENDING.error == "late\n  expected earlier" and failure.timestamp > 1e9
 
 
 @pytest.mark.slow

@@ -118,7 +118,10 @@ def test_the_death_of_one_process_loses_nothing(tmp_path):
     assert_same(a, b)
 
 
-@pytest.mark.parametrize("ends, tries", [([(2, True)], 1), ([(137, False), (0, True)], 2), ([(1, False)] * 3, 3)])
+@pytest.mark.parametrize(
+    "ends, tries",
+    [([(2, True, "why")], 1), ([(137, False, "why"), (0, True, None)], 2), ([(1, False, "why")] * 3, 3)],
+)
 def test_failures_that_would_repeat_are_not_retried(ends, tries, monkeypatch):
     """When all attempts are used up, the last one counts."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -127,7 +130,7 @@ def test_failures_that_would_repeat_are_not_retried(ends, tries, monkeypatch):
     started, left = [], iter(ends)
     monkeypatch.setattr(logging, "disable", lambda level: None)
     monkeypatch.setattr(launch, "_start_all", lambda *given: started.append(os.environ[launch.RESTART]) or next(left))
-    assert launch.launch(["model=mlp"], 2, 2) == ends[-1][0]
+    assert launch.launch(["model=mlp"], 2, 2) == ends[-1][::2]
     assert started == [str(i) for i in range(tries)]
 
 

@@ -214,6 +214,15 @@ def test_a_batch_without_a_counted_pixel_changes_nothing():
     assert losses == [0, 0] and task.net.scale == 1
 
 
+def test_a_network_that_returns_too_few_classes_is_named():
+    """Of masks without the last class it learned and evaluated without a word."""
+    task = make(nn.Conv2d(3, 2, 1), Mask((3, 4, 4), classes=3))
+    batch = torch.randn(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)
+    wanted = r"conv.Conv2d returned a tensor \(2, 2, 4, 4\)\n  expected outputs \(2, 3, 4, 4\) of 2 inputs"
+    with pytest.raises(UserError, match=wanted):
+        learn(task, batch, 1)
+
+
 @pytest.mark.thorough(but=["fcn-keys2"])
 @pytest.mark.parametrize(("builder", "keys"), [(unet, UNET), (fcn, FCN | dict(stride=8)), (fcn, FCN | dict(stride=32))])
 def test_a_batch_is_memorised(builder, keys):

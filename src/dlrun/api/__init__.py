@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dlrun.api.command import run_command
 from dlrun.api.host import as_guest
-from dlrun.api.memory import Samples, given, refuse_other_kind
+from dlrun.api.memory import Samples, given, refuse_others
 from dlrun.api.run import Run
 from dlrun.api.sweeps import Sweep
 from dlrun.api.words import Words, as_words, in_python
@@ -86,7 +86,8 @@ def resume(
     samples = given(x, y, x_val, y_val, x_test, y_test)
     saved, names = read_config(folder)
     if samples.data:
-        refuse_other_kind(samples, container(saved.get("data"), resolve=False), folder, names)
+        section, target = container(saved.get("data"), resolve=False), saved.data.get("target")
+        refuse_others(samples, section, folder, names, target)
     memory = samples.data or (run.memory if isinstance(run, Run) else {})
     overrides = [f"resume={quoted(folder)}", *changes]
     config, hydra = compose([f"++{o}" if o.startswith(OTHER_KEYS) else o for o in overrides])
@@ -181,5 +182,7 @@ def _ended(done: Done | None, memory: dict[str, object]) -> Run:
     if done is None:
         raise UserError("no run was trained")
     if done.signal:
-        raise KeyboardInterrupt(f"stopped, checkpoint saved: dlrun.resume({str(done.folder)!r})")
+        raise KeyboardInterrupt(
+            f"stopped, checkpoint saved: dlrun.resume({str(done.folder)!r}{', x=..., y=...' if memory else ''})"
+        )
     return Run(done.folder, memory)

@@ -35,10 +35,15 @@ def _of_columns(columns: Mapping[str, Iterable[Any]]) -> "polars.DataFrame":
     import polars as pl
 
     try:
-        known = {name: [None if _is_gap(each) else each for each in values] for name, values in columns.items()}
+        known = {name: [None if _is_gap(each) else _plain(each) for each in values] for name, values in columns.items()}
         return pl.DataFrame(known, strict=False)
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"x: {first_line(error)}\n  expected {CELLS}") from None
+
+
+def _plain(value: Any) -> Any:
+    """A value that polars takes: a date of NumPy as one of Python."""
+    return value.astype("datetime64[us]").item() if type(value).__name__ == "datetime64" else value
 
 
 def _is_gap(value: Any) -> bool:

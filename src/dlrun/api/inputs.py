@@ -39,7 +39,9 @@ def predict(
     expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)
     way = "images" if ways == ["inputs"] and "images" in takes else ways[0] if len(ways) == 1 else None
     if way not in takes:
-        raise UserError(f"{', '.join(ways) or 'nothing'} to predict from: this run takes {expected}")
+        given = {"x": x, "samples": samples, "episodes": episodes}
+        named = [f"{name}={'...' if name == 'x' else value}" for name, value in given.items() if value is not None]
+        raise UserError(f"{', '.join(named) or 'nothing'} to predict from: this run takes {expected}")
     with within_memory():
         if episodes is not None:
             if not _is_integer(episodes) or episodes < 1:
@@ -146,6 +148,7 @@ def _array(run: FinishedRun, x: Any) -> Tensor:
     if type(x).__module__.split(".")[0] in ("polars", "pandas"):
         x = columns_of(x, spec) if is_frame(x) else as_array("x", x, _expected(shape))
     refuse_masked("x", x)
+    x = as_array("x", x, _expected(shape)) if getattr(getattr(x, "dtype", None), "kind", "") == "O" else x
     try:
         array = (
             torch.stack([torch.as_tensor(each) for each in x]) if isinstance(x, list | tuple) else torch.as_tensor(x)

@@ -36,10 +36,11 @@ FEW = 20  # at most this number of classes, even of few samples, as of arrays
 
 
 class Given(NamedTuple):
-    """words: that choose the kind of data. data: values for keys of the data section."""
+    """words: that choose the kind of data. data: values for keys of the data section. target: a table's column."""
 
     words: list[str]
     data: dict[str, Any]
+    target: str = ""
 
 
 def given(x: Samples, y: Samples, x_val: Samples, y_val: Samples, x_test: Samples, y_test: Samples) -> Given:
@@ -55,7 +56,7 @@ def given(x: Samples, y: Samples, x_val: Samples, y_val: Samples, x_test: Sample
         raise UserError(f"{', '.join(parts)} without x\n  expected x=..., the samples to train on")
     if is_frame(x):
         return _frames(parts)
-    if _is_loader(x):
+    if is_loader(x):
         return _loaders(parts)
     arrays: dict[str, np.ndarray] = {}
     for split, (inputs, targets) in parts.items():
@@ -64,10 +65,10 @@ def given(x: Samples, y: Samples, x_val: Samples, y_val: Samples, x_test: Sample
     return Given(["data=arrays", "data.arrays=memory"], {"arrays": arrays})
 
 
-def refuse_other_kind(samples: Given, section: object, folder: "Path", names: Mapping[str, str]) -> None:
-    """Raise UserError unless a run was trained on samples in memory of this kind.
+def refuse_others(samples: Given, section: object, folder: "Path", names: Mapping[str, str], target: object) -> None:
+    """Raise UserError unless a run was trained on samples in memory of this kind, with this target.
 
-    section, names: the data section of its config, and the chosen option of each group.
+    section, names: the data section of its config, and the chosen option of each group. target: its column, if any.
     """
     section = section if isinstance(section, dict) else {}
     source = section.get("source")
@@ -83,6 +84,10 @@ def refuse_other_kind(samples: Given, section: object, folder: "Path", names: Ma
         raise UserError(
             f"x: the run in {folder} was trained on {kinds.get(trained, trained)}\n"
             f"  expected the same samples, not {kinds[samples.words[0]]}"
+        )
+    if samples.target and samples.target != target:
+        raise UserError(
+            f"y={samples.target!r}: the run in {folder} learned the column {target!r}\n  expected y={target!r}"
         )
 
 
@@ -147,7 +152,7 @@ def _item(kind: str, i: int, name: str, value: Any) -> "np.ndarray":
     return array
 
 
-def _is_loader(x: object) -> bool:
+def is_loader(x: object) -> bool:
     """Whether it yields batches by itself: a DataLoader of torch or torchdata, or a pipeline that says so."""
     return hasattr(x, "__iter__") and hasattr(x, "batch_size") and not hasattr(x, "shape")
 
@@ -203,4 +208,4 @@ def _frames(parts: dict[str, tuple[Any, Any]]) -> Given:
     shown = {"all": frames["train"]} if len(frames) == 1 else frames
     source = f"{{_target_: {FRAMES}}}"
     words = ["data=table", f"data.source={source}", f"data.target={quoted(target)}"]
-    return Given(words, {"source": Frames(shown)})
+    return Given(words, {"source": Frames(shown)}, target)

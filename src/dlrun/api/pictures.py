@@ -39,11 +39,11 @@ def pixels(name: str, image: Any) -> "np.ndarray":
         raise UserError(
             f"{what}: its numbers are no bytes\n  expected mode L or RGB; or numbers as an array: np.asarray(image)"
         )
-    if image.mode in ("LA", "RGBA", *WITH_ALPHA):
+    if image.mode in ("LA", "RGBA", *WITH_ALPHA) or "transparency" in image.info:
         raise UserError(
             f"{what}, with transparency\n  expected mode L or RGB: image.convert('RGB'), when you predict, too"
         )
-    if image.mode in AS_STORED and "transparency" not in image.info:
+    if image.mode in AS_STORED:
         return np.asarray(image, np.uint8)
     from dlrun.runs.inputs import MAX_PIXELS, Decoding, decoded
 

@@ -32,9 +32,18 @@ def as_array(name: str, value: Any, expected: str) -> "np.ndarray":
         if callable(getattr(value, "detach", None)):  # a tensor
             value = value.detach().cpu()
             value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-        return np.asarray(value)
+        array = np.asarray(value)
+        return _numbers(array) if array.dtype.kind == "O" and array.size else array
     except (ValueError, TypeError, RuntimeError) as error:  # NotImplementedError, too: the meta device holds no values
         raise UserError(f"{name}: {first_line(error)}\n  expected {expected}") from None
+
+
+def _numbers(array: "np.ndarray") -> "np.ndarray":
+    """An array of objects that are all numbers, as an array of numbers; others as they are."""
+    import numpy as np
+
+    are_numbers = all(isinstance(each, int | float | np.number | np.bool_) for each in array.flat)
+    return np.array(array.tolist()) if are_numbers else array
 
 
 def refuse_masked(name: str, value: Any) -> None:

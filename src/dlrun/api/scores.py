@@ -7,7 +7,7 @@ import numpy as np
 
 from dlrun.api.frames import Frames, as_rows, with_targets
 from dlrun.api.inputs import columns_of
-from dlrun.api.memory import given
+from dlrun.api.memory import given, is_loader
 from dlrun.api.samples import is_frame
 from dlrun.config.build import build
 from dlrun.data.arrays.arrays import ArraySet
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 def evaluate(run: "Run", split: str, words: Sequence[str], x: Any, y: Any) -> dict[str, float]:
     """Return the metrics by name. Raises UserError for a split or samples that do not fit the run."""
     if x is not None:
+        if is_loader(x) or is_loader(y):
+            raise UserError(
+                "x is a loader\n  expected x=..., y=...: arrays or a frame; or x=..., a Dataset of (x, y), without y"
+            )
         if words or split != "test":
             raise UserError("x, y: all of these samples are evaluated\n  expected no split and no data=...")
         data: Data = _of_samples(run, x, y)
@@ -60,9 +64,7 @@ def _of_samples(run: "Run", x: Any, y: Any) -> "Data":
         )
     if is_frame(x):
         x = columns_of(x, finished.data.spec)
-    arrays = given(x, y, None, None, None, None).data.get("arrays")
-    if arrays is None:
-        raise UserError("x is a loader\n  expected arrays, or a Dataset of (x, y)")
+    arrays = given(x, y, None, None, None, None).data["arrays"]
     fitted = finished.data.fitted()
     if "y" not in arrays and {"images", "latent"} <= {*finished.task.accepts}:  # an autoencoder: any targets will do
         labels, count = fitted["labels"], len(arrays["x"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from traceback import format_exception, walk_tb
 
 from dlrun.config.signatures import is_allowed
-from dlrun.errors import UserError, first_line, printable_cell
+from dlrun.errors import UserError, described, printable_cell
 from dlrun.output.terminal import is_of_disk
 
 
@@ -19,7 +19,7 @@ def own_failures(log: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = [(frame, line) for frame, line in walk_tb(error.__traceback__) if _is_own(frame.f_globals)]
         if not frames or _is_of_machine(error):
             raise
@@ -28,10 +28,9 @@ def own_failures(log: Path | None = None) -> Iterator[None]:
             with suppress(OSError), open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write("".join(format_exception(error)))
         name = f"{frame.f_globals['__name__']}.{getattr(frame.f_code, 'co_qualname', frame.f_code.co_name)}"
-        what = type(error).__name__ + (f": {first_line(error)}" if str(error) else "")
         where = printable_cell(f"{frame.f_code.co_filename}, line {line}")
         more = f"\n  the whole traceback is in {log}" if log else ""
-        raise UserError(f"{name} raised {what} ({where}){more}") from error
+        raise UserError(f"{name} raised {described(error)} ({where}){more}") from error
 
 
 def _is_own(module: dict[str, object]) -> bool:
@@ -39,7 +38,7 @@ def _is_own(module: dict[str, object]) -> bool:
     return isinstance(name, str) and not name.startswith(("dlrun.", "torch.")) and is_allowed(name)
 
 
-def _is_of_machine(error: Exception) -> bool:
+def _is_of_machine(error: BaseException) -> bool:
     """Whether it has a report of its own: a user error, a lack of memory or room, a device that failed."""
     torch = sys.modules.get("torch")
     is_device = bool(torch and isinstance(error, torch.AcceleratorError | torch.OutOfMemoryError))

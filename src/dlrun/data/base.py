@@ -74,7 +74,8 @@ class SampleData(Data, Protocol):
       of each sample's file. `folds`: number of folds of a cross-validation, 0 for none.
       `sampler`: "balanced" if an epoch has as many samples of each class (orders.py), else "none".
     - `sums()`: checksums of the arrays, compared to 1e-6 on resuming. `position`: a component of the task that reads
-      a stream from its position. `load_like(fitted, device)`: read all samples as the test split of another run's data.
+      a stream from its position. `tested`: "val" if a stream has no test split and val is tested.
+      `load_like(fitted, device)`: read all samples as the test split of another run's data.
     - `scaling`: mean and std by which columns are standardised. `mean`, `std`: those of pixels; `pixels`: augmentation
       and normalisation. Of images from files: `stored` (shape), `fit` (how they are cropped), `levels` (range of
       values), `form` (how a list of them is read).

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
@@ -50,6 +51,14 @@ def one_json_line() -> Iterator[None]:
         with suppress(OSError, ValueError):  # whoever reads it has gone
             out.write(as_json(finite(ending(code))) + "\n")
             out.flush()
+
+
+def note_error(message: str) -> None:
+    """Keep why this command fails, for the line. One of several processes of a run leaves it to their launcher."""
+    ENDING.error = message
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # torch's launcher reads it (ProcessFailure)
+        with suppress(OSError), open(file, "w", encoding="utf-8") as out:
+            json.dump({"message": message, "timestamp": int(time.time())}, out)
 
 
 def _swap(descriptor: int | None) -> int | None:

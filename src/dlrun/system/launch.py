@@ -19,8 +19,8 @@ RESTART = "DL_RUN_RESTART"  # environment variable: number of restarts so far
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")  # passed on to the processes
 
 
-def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
-    """Start the processes, wait, and return their exit code. If one dies, restart all from the last checkpoint.
+def launch(arguments: list[str], processes: int, max_restarts: int) -> tuple[int, str | None]:
+    """Start the processes, wait; return their exit code and the error. If one dies, restart from the last checkpoint.
 
     Errors that would recur are not retried: those of the user (exit code 2) and of their code (1). Rank 0 prints
     directly; the errors of another rank are printed only if it failed. Raises UserError if there
@@ -39,7 +39,7 @@ def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
         os.environ[RESTART] = str(restart)
         try:
             with TemporaryDirectory(prefix="dl-run-") as logs:
-                code, is_final = _start_all(arguments, processes, Path(logs))
+                code, is_final, why = _start_all(arguments, processes, Path(logs))
         except OSError as error:
             raise UserError(
                 f"trainer.processes={processes}: cannot write the temporary files of the launcher: {error.strerror}\n"
@@ -47,11 +47,11 @@ def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
             ) from None
         if is_final:
             break
-    return code
+    return code, why
 
 
-def _start_all(arguments: list[str], processes: int, logs: Path) -> tuple[int, bool]:
-    """Run the processes once. Returns the exit code, and whether a restart would be useless."""
+def _start_all(arguments: list[str], processes: int, logs: Path) -> tuple[int, bool, str | None]:
+    """Run the processes once. Returns the exit code, whether a restart would be useless, and the first error."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -76,10 +76,11 @@ def _start_all(arguments: list[str], processes: int, logs: Path) -> tuple[int, b
             print_errors(logs, rank)
         code = failure.exitcode
         is_final = any(failure.exitcode > 0 and failure.exitcode != LOST for failure in error.failures.values())
-        return (128 - code if code < 0 else 1 if code == LOST else code), is_final
+        why = failure.error_file_data.get("message") or f"process {rank} ended with exit code {code}"
+        return (128 - code if code < 0 else 1 if code == LOST else code), is_final, str(why)
     except SignalException as error:
-        return 128 + signal.Signals(error.sigval).value, True
-    return 0, True
+        return 128 + signal.Signals(error.sigval).value, True, None
+    return 0, True, None
 
 
 def exit_code(error: Exception) -> int:

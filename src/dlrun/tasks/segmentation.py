@@ -27,6 +27,7 @@ from dlrun.tasks.losses.balance import balance_of, labels_of
 from dlrun.tasks.metrics import f1, iou, precision, recall
 from dlrun.tasks.metrics.decision import EVEN
 from dlrun.tasks.metrics.scoring import Scoring
+from dlrun.tasks.outputs import returned
 from dlrun.tasks.recipe.freezing import Freezing
 from dlrun.tasks.recipe.micro_batches import learns_from_one, smallest_micro_batch
 from dlrun.tasks.report import by_class
@@ -108,7 +109,7 @@ class Segment(SampleTask):
         x, y = batch
         with self.device.autocast():
             out = self.net(x)
-        out = out.float()
+        out = returned(self.net, out, len(y), self.spec.classes, *y.shape[1:]).float()
         dist = self.device.dist
         sum_of = self.jobs.sum
         counted = dist.all_reduce_sum(sum_of(y != self.ignore).float()).clamp(min=1) * dist.share  # in the whole batch
@@ -150,7 +151,7 @@ class Segment(SampleTask):
         for x, y in batches:
             with self.device.autocast():
                 out = net(x)
-            out = out.float()
+            out = returned(net, out, len(y), k, *y.shape[1:]).float()
             loss += self._losses(out, y).sum()
             cells = torch.where(y == self.ignore, k * k, y * k + out.argmax(1))
             matrix += torch.bincount(cells.flatten(), minlength=k * k + 1)[: k * k]

@@ -24,7 +24,7 @@ from dlrun.tasks.losses.criterion import make_loss
 from dlrun.tasks.losses.penalty import Penalty
 from dlrun.tasks.metrics.outcomes import OUTCOMES
 from dlrun.tasks.metrics.scoring import Scoring
-from dlrun.tasks.outputs import check_outputs
+from dlrun.tasks.outputs import check_outputs, returned
 from dlrun.tasks.recipe.freezing import Freezing
 from dlrun.tasks.recipe.micro_batches import accumulate, check_micro_batches
 from dlrun.tasks.recipe.mixing import Mixing
@@ -163,7 +163,8 @@ class Supervised(SampleTask):
         self, out: Tensor | tuple[Tensor, ...], y: Tensor, weights: Tensor | None = None, criterion: Criterion = None
     ) -> tuple[Tensor, Metrics]:
         """The loss, without penalties, and the metrics of a net's outputs in training. criterion: (outputs, y)."""
-        out, *auxiliary = out if isinstance(out, tuple) else (out,)
+        out, *auxiliary = out if isinstance(out, tuple) and out else (out,)
+        out = returned(self.net, out, len(y), self.spec.outputs)
         if out.dtype != torch.float32:
             out = out.float()
         criterion = criterion or partial(self._training_loss, weights=weights)
@@ -238,7 +239,7 @@ class Supervised(SampleTask):
 
         outcomes: gets the targets and the predictions.
         """
-        net, sums = self.evaluated(), dict[str, Tensor]()
+        net, sums = partial(self._returned, self.evaluated()), dict[str, Tensor]()
         exact = exact_dtype(self.device.torch_device)
         for x, y in batches:
             num, x, y = len(y), self.jobs.repeat(x), self.jobs.repeat(y)
@@ -263,9 +264,13 @@ class Supervised(SampleTask):
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
         """Probabilities (B, classes), or real outputs (B, targets)."""
+        net = partial(self._returned, self.evaluated())
         with self.device.autocast():
-            out = self.views.mean(self.evaluated(), batch)
+            out = self.views.mean(net, batch)
         return self._predictions(out)
+
+    def _returned(self, net: nn.Module, x: Tensor) -> Tensor:
+        return returned(net, net(x), len(x), self.spec.outputs)
 
     def _predictions(self, out: Tensor) -> Tensor:
         if self.spec.classes is None:

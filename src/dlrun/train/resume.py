@@ -63,7 +63,9 @@ def resume(request: Request) -> Done:
                 f"  {expected}"
             )
         run.config["data"] |= request.data
-        return train(_resumed_session(folder, run), folder, True, request.is_guest, run.text)
+        session = _resumed_session(folder, run)
+        session.in_memory = bool(request.data)
+        return train(session, folder, True, request.is_guest, run.text)
 
 
 class ResumedConfig(NamedTuple):

@@ -49,6 +49,7 @@ class Session:
     ) -> None:
         self.config, self.names, self.chosen, self.changes = config, names, chosen, changes or {}
         self.asked_data = dict(config["data"])  # before batch_size=auto is resolved
+        self.in_memory = False  # whether it trains on samples in the memory of a Python program
         self.is_training = False  # whether this session has begun to write to the run's folder
         self.data: Data
         self.commit: str | None = like.commit if like else git_commit()
@@ -180,7 +181,8 @@ class Session:
         run, clock = training.run, training.clock
         run.write_summary("stopped", steps=clock.step, seconds=clock.seconds)
         epoch = min(clock.epoch + 1, clock.epochs)
-        command = f"dl-run {pasteable('resume', run.folder)}"
+        again = f"dlrun.resume({str(run.folder)!r}, x=..., y=...)"
+        command = again if self.in_memory else f"dl-run {pasteable('resume', run.folder)}"
         run.print(f"stopped in epoch {epoch} at step {clock.step}; checkpoint saved. Resume with: {command}")
 
     def leave(self, run: RunFolder | NullFolder, status: str) -> None:
@@ -219,6 +221,7 @@ class Session:
         run.write_summary("finished", **entries)
         run.checkpoints.forget_tested(clock.step if is_cut else None)
         baselines = self.data.baselines("test") if hasattr(self.data, "baselines") else {}
-        closing = partial(final_table, training, test, baselines, tested.get("per_class"), outcome.reason)
+        split = getattr(self.data, "tested", "test")
+        closing = partial(final_table, training, test, baselines, tested.get("per_class"), outcome.reason, split)
         run.print(closing(), lambda width: closing(width=width))
         return best.score if best else None

@@ -84,6 +84,7 @@ def start(request: Request) -> Done | None:
     config["data"] |= request.data
     with own_failures():
         session = Session(config, names, chosen)
+    session.in_memory = bool(request.data)
     folder, resumed = session.dist.broadcast_object(
         (Path(), False) if session.dist.rank else _open_folder(session, composed, request)  # rank 0's is broadcast
     )
@@ -155,7 +156,8 @@ def join_processes(
         before_launch()
         base = Path(config["output_dir"]).expanduser()
         try:
-            sys.exit(launch(list(arguments), asked, trainer["max_restarts"]))
+            code, ENDING.error = launch(list(arguments), asked, trainer["max_restarts"])
+            sys.exit(code)
         finally:
             ENDING.folder = ENDING.folder or noted(base, os.getpid())
             forget_start(base)

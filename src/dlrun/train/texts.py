@@ -81,10 +81,12 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
 
 
 def sizes_of(data: Data) -> str:
-    """ "800 train, 200 val, 100 test" """
+    """ "800 train, 200 val, 100 test"; "800 train, 200 val (no test: val is tested)" """
     if not data.size("test"):
         return f"{counted(data.size('train'), 'step')} an epoch"
-    return ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
+    tested = getattr(data, "tested", "test")
+    sizes = ", ".join(f"{data.size(split):,} {split}" for split in dict.fromkeys(("train", "val", tested)))
+    return sizes if tested == "test" else f"{sizes} (no test: {tested} is tested)"
 
 
 def one_batch(session: "Session") -> str:
@@ -118,12 +120,13 @@ def final_table(
     baselines: dict[str, dict[str, float]],
     per_class: object,
     reason: str,
+    tested: str = "test",
     width: int = 10_000,
 ) -> str:
     """The table printed at the end: val metrics of the best epoch above those of the test split; below each other if
     the terminal is too narrow. Then the test figures of each class, if per_class has them.
 
-    baselines: metrics of the test split without learning, by name.
+    baselines: metrics of the test split without learning, by name. tested: the split of these, val if there is no test.
     """
     best, run, clock = training.best, training.run, training.clock
     why = "all epochs done" if reason == "finished" else f"trainer.{reason} reached"
@@ -135,8 +138,9 @@ def final_table(
         *(number(row[f"val/{n}"]) if row.get(f"val/{n}") is not None else "-" for n in test),
     ]
     is_last = training.trainer.test == "last" or best and best.score is None  # no best epoch, or its weights are lost
-    tested = "test" if not is_last else f"test (epoch {clock.epoch})"
-    rows = [head, val, [tested, *(number(v) for v in test.values())], *baseline_rows(baselines, test)]
+    label = tested if tested == "test" else f"{tested} as test"
+    label += f" (epoch {clock.epoch})" if is_last else ""
+    rows = [head, val, [label, *(number(v) for v in test.values())], *baseline_rows(baselines, test)]
     text = table(rows)
     if max(map(len, text.splitlines())) >= width:
         text = table([list(column) for column in zip(*rows, strict=True)])

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import dlrun
 from dlrun.data.stream.position import StreamReader, is_plain
+from dlrun.data.stream.stream import Stream
 from dlrun.tasks.supervised import Supervised
 
 WORDS = ["model.hidden=[8]", "trainer.device=cpu", "trainer.log_every=0", "data.classes=2", "trainer.checkpoint_gap=0"]
@@ -215,6 +216,36 @@ def test_labels_of_a_tensor_dataset_are_classes(capsys):
     for unknown in ([(x, LABELS)], [(x, LABELS[:, None])], DataLoader(TensorDataset(x, LABELS - 1), batch_size=8)):
         with pytest.raises(dlrun.UserError, match="y of type int64, and data.classes is null: are they labels or real"):
             dlrun.train(*PLAIN, x=loaders[0], x_val=unknown)
+
+
+class Listed(list):
+    batch_size = None
+
+
+def test_a_list_of_batches_is_counted_and_val_is_not_called_test(capsys):
+    """The header said 3,200 samples of 10 batches of 32, and the table called the numbers of val those of test."""
+    train, held_out = Listed(samples(32, i) for i in range(10)), Listed([samples(320, 11)])
+    dlrun.train(*WORDS, "trainer.epochs=1", x=train, x_val=held_out)
+    out = capsys.readouterr().out
+    assert ": 320 train, 320 val (no test: val is tested); " in out
+    assert "\nval as test  " in out and "\ntest" not in out
+    dlrun.train(*WORDS, "trainer.epochs=1", x=train, x_val=held_out, x_test=held_out)
+    out = capsys.readouterr().out
+    assert ": 320 train, 320 val, 320 test; " in out and "\ntest  " in out
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        ({"train": []}, "data.source returned a dict without 'val'\n  expected"),
+        ({"test": []}, "returned a dict without 'train' and 'val'"),
+        ([], "returned a list\n  expected a dictionary"),
+    ],
+)
+def test_a_source_without_a_loader_is_told_which_one(made, text):
+    keys = {"kind": "auto", "classes": 2, "vocab": None, "labels": [], "epoch_batches": None}
+    with pytest.raises(dlrun.UserError, match=text):
+        Stream(source=lambda: made, **keys).load(torch.device("cpu"))
 
 
 @pytest.mark.thorough(

@@ -64,19 +64,17 @@ class Augment:
                     f"expected fewer pixels than {min(height, width)}"
                 )
 
-        zeros = torch.zeros(2, *shape)
-        expected = f"  expected {zeros.dtype} {tuple(zeros.shape)}, as it got"
         for change in self.own:
-            name = f"{change.func.__module__}.{change.func.__name__}"
+            context = AugmentContext(generator("cpu", 0), 0, 0, torch.arange(2))
             try:
-                out = _changed(change, zeros.clone(), AugmentContext(generator("cpu", 0), 0, 0, torch.arange(2)))
+                _changed(change, torch.zeros(2, *shape), context)
+            except UserError:
+                raise
             except Exception as error:  # the user's code raises anything
                 raise UserError(
-                    f"data.augment: {name} failed on two images: {type(error).__name__}: {error}\n{expected}"
+                    f"data.augment: {_name(change)} failed on two images: {type(error).__name__}: {error}\n"
+                    f"{_expected(torch.float32, (2, *shape))}"
                 ) from error
-            if not isinstance(out, Tensor) or out.shape != zeros.shape or out.dtype != zeros.dtype:
-                kind = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-                raise UserError(f"data.augment: {name} returned {kind}\n{expected}")
 
     def on_bytes(self, x: Tensor, context: AugmentContext) -> Tensor:
         """Move pixels: rot90, flip, warp, crop; then the policy. (B, C, H, W) -> same
@@ -125,7 +123,22 @@ class Augment:
 
 
 def _changed(change: Change, x: Tensor, context: AugmentContext) -> Tensor:
-    return change(x=x, context=context) if "context" in inspect.signature(change.func).parameters else change(x=x)
+    """Images, changed by a function of the user's own. Raises UserError if it returned anything else."""
+    kind, shape = x.dtype, x.shape
+    takes_context = "context" in inspect.signature(change.func).parameters
+    out = change(x=x, context=context) if takes_context else change(x=x)
+    if not isinstance(out, Tensor) or out.shape != shape or out.dtype != kind:
+        found = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+        raise UserError(f"data.augment: {_name(change)} returned {found}\n{_expected(kind, shape)}")
+    return out
+
+
+def _name(change: Change) -> str:
+    return f"{change.func.__module__}.{change.func.__name__}"
+
+
+def _expected(kind: torch.dtype, shape: tuple[int, ...]) -> str:
+    return f"  expected {kind} {tuple(shape)}, as it got"
 
 
 def _crop(x: Tensor, pad: int, random: torch.Generator, is_reflected: bool) -> Tensor:

@@ -8,7 +8,7 @@ each batch, or has `set_epoch`. The last batch read again is compared with the o
 whether the resume was exact.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Literal, cast
 
@@ -58,6 +58,7 @@ class Stream:
         self.source = cast("Callable[[], Mapping[str, Loader]] | None", source)
         self.kind, self.classes, self.vocab, self.labels = kind, classes, vocab, tuple(labels)
         self.num_targets, self.epoch_batches = 0, epoch_batches
+        self.tested = "test"
         self.loaders: dict[str, Loader] = {}
         self.shape: tuple[int, ...] = ()
         self.position = StreamReader()
@@ -102,16 +103,19 @@ class Stream:
         with own_code("data.source", "a dictionary with the loaders train and val"):
             loaders = self.source()
         if not isinstance(loaders, Mapping) or not {"train", "val"} <= loaders.keys():
+            lacks = [
+                f"{split!r}" for split in ("train", "val") if isinstance(loaders, Mapping) and split not in loaders
+            ]
             raise DataError(
-                f"data.source returned {type(loaders).__name__}: expected a dictionary with the loaders train and val, "
-                "and test if there is one"
+                f"data.source returned a {type(loaders).__name__}{' without ' * bool(lacks)}{' and '.join(lacks)}\n"
+                "  expected a dictionary with the loaders train and val, and test if there is one"
             )
         if wrong := next((name for name, loader in loaders.items() if not isinstance(loader, Iterable)), None):
             raise DataError(
                 f"data.source: {wrong} is a {type(loaders[wrong]).__name__}\n"
                 "  expected a DataLoader or another iterable"
             )
-        self.loaders = {"test": loaders["val"], **loaders}
+        self.loaders, self.tested = {"test": loaders["val"], **loaders}, "test" if "test" in loaders else "val"
         for split in ("val", "test"):
             if isinstance(self.loaders[split], Iterator):
                 raise DataError(
@@ -124,12 +128,16 @@ class Stream:
         self.shape, self.eval_size = tuple(x.shape[1:]), len(x)
         if not self.classes:
             self.num_targets = y.shape[1]
+        train = self.loaders["train"]
+        size = getattr(train, "batch_size", None)
+        if isinstance(train, Sequence) and len(train):  # a list, which can be looked at without beginning a pass
+            size = len(self._checked(train[0], "train")[0])
+        self.train_size = size if isinstance(size, int) and size > 0 else self.eval_size
 
     @property
     def batch_size(self) -> int:
-        """Samples of a training batch, as the loader states it."""
-        size = getattr(self.loaders.get("train"), "batch_size", None)
-        return size if isinstance(size, int) and size > 0 else self.eval_size
+        """Samples of a training batch, as the loader states it; of a list of batches those of its first."""
+        return self.train_size if self.loaders else self.eval_size
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:

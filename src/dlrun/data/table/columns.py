@@ -145,8 +145,11 @@ def as_texts(column: pl.Series) -> pl.Series:
     return column.cast(pl.String)
 
 
-def as_dates(column: pl.Series, form: str, row_name: RowName) -> pl.Series:
-    """Convert to datetimes by a format, "date": of dates or texts in ISO form. Raises DataError at the first misfit."""
+def as_dates(column: pl.Series, form: str, row_name: RowName, or_iso: bool = False) -> pl.Series:
+    """Convert to datetimes by a format, "date": of dates or texts in ISO form. Raises DataError at the first misfit.
+
+    or_iso: also read texts in ISO form that the format does not fit.
+    """
     if column.dtype in (pl.Date, pl.Datetime):
         most = LATEST * PER_SECOND[getattr(column.dtype, "time_unit", "days")]
         if (far := ~column.to_physical().is_between(-most, most)).any():
@@ -156,8 +159,13 @@ def as_dates(column: pl.Series, form: str, row_name: RowName) -> pl.Series:
         return column.cast(pl.Datetime("us"))
     dates = parsed_iso(column.cast(pl.String)) if form == "date" else _parsed_each(column, form)
     wrong = dates.is_null() & column.is_not_null()
+    or_iso = or_iso and not form.startswith("%Y-%d")  # there 2024-01-02 may be meant as the first of February
+    if wrong.any() and or_iso:
+        dates = dates.fill_null(parsed_iso(column.cast(pl.String).set(~wrong, None)))
+        wrong = dates.is_null() & column.is_not_null()
     if wrong.any():
-        written = "such as 2024-12-31 or 2024-12-31T23:59" if form == "date" else f"written as {form}"
+        iso = "2024-12-31 or 2024-12-31T23:59"
+        written = f"such as {iso}" if form == "date" else f"written as {form}" + f", or as {iso}" * or_iso
         raise _misfit(column, wrong, f"a date, {written}", row_name)
     return dates
 

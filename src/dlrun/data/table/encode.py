@@ -107,10 +107,12 @@ def _numbered(column: pl.Series) -> tuple[list[str], Array]:
 
 
 def _typed(column: pl.Series, kind: str, row_name: RowName) -> pl.Series:
-    """Return a column's values as float64 or datetimes, null where there are none."""
+    """Return a column's values as float64 or datetimes, null where there are none. Dates may be in ISO form, too."""
     if kind == "number":
         return as_numbers(column, row_name)
-    return as_booleans(column, row_name).cast(pl.Float64) if kind == "boolean" else as_dates(column, kind, row_name)
+    if kind == "boolean":
+        return as_booleans(column, row_name).cast(pl.Float64)
+    return as_dates(column, kind, row_name, or_iso=True)
 
 
 def _part(typed: pl.Series, part: str) -> Array:

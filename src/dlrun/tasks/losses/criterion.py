@@ -58,35 +58,56 @@ def _own(call: Loss, spec: Learnable) -> Loss:
             "  expected numbers as keys; a tensor as out.new_tensor(numbers) where it is called"
         )
     called = call.forward if isinstance(call, nn.Module) and type(call).__call__ is nn.Module.__call__ else call
-    takes_reduction = "reduction" in inspect.signature(called).parameters
+    own = partial(_checked, call, name, "reduction" in inspect.signature(called).parameters)
     out = torch.zeros(2, spec.outputs, requires_grad=True)
     y = torch.zeros(2, dtype=torch.int64) if spec.classes else torch.zeros(2, spec.outputs)
-    shapes = [(), (2,)] + ([] if spec.classes else [(2, spec.outputs)])
-    expected = (
-        f"  expected a loss of outputs {tuple(out.shape)} and targets {tuple(y.shape)} of type {str(y.dtype)[6:]}: a "
-        f"tensor that depends on the outputs, of the samples {shapes[-1]} or their mean ()"
-    )
     try:
-        losses = call(out, y, reduction="none") if takes_reduction else call(out, y)
+        own(out, y, reduction="none", mean_allowed=True)
+    except UserError:
+        raise
     except Exception as error:  # the user's code raises anything
-        raise UserError(f"task.loss={name} raised {raised(error)}\n{expected}") from error
-    if not isinstance(losses, Tensor) or tuple(losses.shape) not in shapes or not losses.requires_grad:
-        kind = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+        raise UserError(f"task.loss={name} raised {raised(error)}\n{_expected(out, y)}") from error
+    return own
+
+
+def _checked(
+    call: Loss,
+    name: str,
+    takes_reduction: bool,
+    out: Tensor,
+    y: Tensor,
+    reduction: str = "mean",
+    mean_allowed: bool = False,
+) -> Tensor:
+    """The user's own loss, reduced. Raises UserError if it returned anything but losses of these outputs.
+
+    mean_allowed: return a mean for reduction="none", too.
+    """
+    values = call(out, y, reduction=reduction) if takes_reduction else call(out, y)
+    if (
+        not isinstance(values, Tensor)
+        or values.shape not in ((), y.shape[:1], out.shape if y.dim() > 1 else ())
+        or (out.requires_grad and torch.is_grad_enabled() and not values.requires_grad)
+    ):
+        kind = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         constant = (
-            "" if not isinstance(losses, Tensor) or losses.requires_grad else " that does not depend on the outputs"
+            "" if not isinstance(values, Tensor) or values.requires_grad else " that does not depend on the outputs"
         )
-        raise UserError(f"task.loss={name} returned {kind}{constant}\n{expected}")
-    return call if takes_reduction else partial(_reduced, call, name)
-
-
-def _reduced(call: Loss, name: str, out: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    values = call(out, y)
-    if reduction == "none" and not values.dim():
+        raise UserError(f"task.loss={name} returned {kind}{constant}\n{_expected(out, y)}")
+    if reduction == "none" and not values.dim() and not mean_allowed:
         raise UserError(
             f"task.loss={name} returns a mean, and data.weights or task.class_weights weigh samples\n"
             "  expected the losses of the samples (B,)"
         )
-    return values.mean() if reduction == "mean" else values
+    return values.mean() if reduction == "mean" and values.dim() else values
+
+
+def _expected(out: Tensor, y: Tensor) -> str:
+    of_samples = tuple(y.shape) if y.dim() > 1 else (len(y),)
+    return (
+        f"  expected a loss of outputs {tuple(out.shape)} and targets {tuple(y.shape)} of type {str(y.dtype)[6:]}: a "
+        f"tensor that depends on the outputs, of the samples {of_samples} or their mean ()"
+    )
 
 
 def _smooth_cross_entropy(out: Tensor, y: Tensor, reduction: str = "mean", *, amount: float) -> Tensor:
