@@ -85,6 +85,22 @@ def test_each_split_of_other_tables_is_its_own(of_table, tmp_path, monkeypatch, 
     assert metrics(monkeypatch, capsys, of_table, "data.eval_batch_size=7") == pytest.approx(own, rel=1e-5)
 
 
+def test_a_file_that_would_not_be_read_and_another_target_are_refused(of_table, tmp_path, monkeypatch, capsys):
+    """A run of one file has no data.test to replace; its target and its encoding are those that it has learned."""
+    one, new = write(tmp_path / "one.csv", table(60)), write(tmp_path / "new.csv", table(50, shift=3))
+    run = trained(tmp_path / "run", ["data=table", f"data.file={one}", "data.target=y", *SMALL])
+    for key in ("test", "val"):
+        code, _, err = command(monkeypatch, capsys, "evaluate", run, f"data.{key}={new}", f"split={key}")
+        assert code == 2 and f"data.{key}={new}: the run learned from one table" in err and f"--on {new}" in err
+    both = [f"data.train={one}", f"data.test={new}", "data.file=null", "split=test"]
+    on = metrics(monkeypatch, capsys, run, "--on", new)
+    assert metrics(monkeypatch, capsys, run, *both) == pytest.approx(on, rel=1e-6)
+    for word in ("data.target=x", "data.drop=[x]", "data.types={x: category}"):
+        code, _, err = command(monkeypatch, capsys, "evaluate", of_table, f"data.test={new}", word)
+        assert code == 2 and f"{word}: the run has learned {word.partition('=')[0]}=" in err
+    assert metrics(monkeypatch, capsys, of_table, f"data.test={new}", "data.target=y")
+
+
 def test_a_split_beside_on_is_refused(of_table, tmp_path, monkeypatch, capsys):
     new = write(tmp_path / "new.csv", table(50))
     code, _, err = command(monkeypatch, capsys, "evaluate", of_table, "--on", new, "split=test")

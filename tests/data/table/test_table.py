@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import sys
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -15,10 +16,12 @@ import polars as pl
 import pytest
 import torch
 from finished_runs import trained, untrained
+from omegaconf import OmegaConf
 from runs import CONFIGS, compose, rows, train
 from toys import CPU, make_task
 
 from dlrun.config.build import build
+from dlrun.config.older import update_config
 from dlrun.data.splits import split_groups, split_random, split_times
 from dlrun.data.table import blocks
 from dlrun.data.table.columns import as_dates, kind_of
@@ -273,6 +276,33 @@ def test_given_splits_stay_as_they_are(tmp_path):
     data = loaded(None, f"data.train={train_file}", f"data.test={test_file}", target="spent")
     assert (data.size("train"), data.size("val"), data.size("test")) == (67, 23, 30)
     assert split_of(data, "test")[1].flatten().tolist() == pytest.approx([row["spent"] for row in found[90:]])
+
+
+@pytest.mark.parametrize("key", ["train", "val", "test", "source"])
+def test_a_file_that_would_not_be_read_is_refused(key, table, tmp_path):
+    frames = "data.source={_target_: dlrun.data.readers.frames.memory}"
+    word = frames if key == "source" else f"data.{key}={tmp_path}/none.csv"
+    with pytest.raises(UserError, match="expected one file of all rows, data.file=table.csv, or one per split"):
+        make(table, word)
+    if key in ("val", "test"):
+        with pytest.raises(UserError, match="expected one file of all rows"):
+            make(None, word, frames)
+
+
+def test_a_run_of_before_that_did_not_read_a_file_has_none(table):
+    config = OmegaConf.create({"data": compose("data=table", f"data.file={table}", "data.test=none.csv")[0]["data"]})
+    update_config(config)
+    assert config["data"]["test"] is None and config["data"]["file"] == str(table)
+
+
+def test_a_file_that_a_run_did_not_read_is_no_new_place_of_its_data(table, tmp_path, dl_run):
+    folder = trained(tmp_path / "run", ["data=table", f"data.file={table}", "data.target=bought", *SMALL])
+    before = (folder / ".hydra" / "config.yaml").read_bytes()
+    code, _, err = dl_run(f"resume={folder}", f"data.test={table}")
+    assert code == 2 and f"data.test={table}: the run read no data.test" in err
+    assert "expected data.file or data_dir" in err and (folder / ".hydra" / "config.yaml").read_bytes() == before
+    shutil.copy(table, tmp_path / "moved.csv")
+    assert dl_run(f"resume={folder}", f"data.file={tmp_path}/moved.csv")[0] == 0
 
 
 def test_rows_without_a_target_are_left_out(tmp_path):

@@ -76,7 +76,7 @@ class TableFile(Encoded):
         eval_batch_size: Count,
     ) -> None:
         self.paths = {"all": file} if file else {"train": train, "val": val, "test": test}
-        _check(self.paths, source is not None, train)
+        _check(file, source is not None, train, val or test)
         check_kinds(types)
         self.source: Callable[[], Mapping[str, pl.DataFrame]] | None = source
         self.data_dir = Path(os.path.expanduser(data_dir))
@@ -228,8 +228,9 @@ def _row_of(name: str, row: int) -> str:
     return f"the table, row {row + 1}" + ("" if name == "all" else f" of {name}")
 
 
-def _check(files: Mapping[str, str | None], has_source: bool, train: str | None) -> None:
-    if ("all" in files) + has_source + (train is not None) != 1:
+def _check(file: str | None, has_source: bool, train: str | None, held: str | None) -> None:
+    """Raise UserError unless the rows come from one place. held: a file for val or test, which stands beside train."""
+    if (file is not None) + has_source + (train is not None) != 1 or held and train is None:
         raise UserError(
             "data.file, data.train: expected one file of all rows, data.file=table.csv, or one per split: "
             "data.train=train.csv and data.val or data.test or both"
