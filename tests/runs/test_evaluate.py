@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from finished_runs import trained
+from PIL import Image
 
 from dlrun.runs.cli import main
 from dlrun.train.finished import FinishedRun
@@ -128,3 +129,31 @@ def test_columns_of_a_table_are_no_other_kind_of_data(of_table, monkeypatch, cap
     code, _, err = command(monkeypatch, capsys, "evaluate", of_table, "data=moons")
     assert code == 2 and "that data is of another kind" in err and "--on FILE, or data.file=FILE" in err
     assert isinstance(FinishedRun(of_table).data.encode(torch.zeros(1, 2)), torch.Tensor)
+
+
+def write_images(root: Path, count: int, classes: str) -> list[str]:
+    """Write noise, `count` images of each class, and return their paths under the root, sorted."""
+    names = [f"{name}/{i}.png" for name in classes for i in range(count)]
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RANDOM.randint(0, 256, (8, 8, 3), dtype=np.uint8)).save(root / name)
+    return names
+
+
+def test_another_csv_of_images_is_scored(tmp_path, monkeypatch, capsys):
+    """In place of the class folders of the run; one that is not there is refused, and --on takes class folders."""
+    names = write_images(tmp_path / "images", 6, "abc")
+    (tmp_path / "images" / "few.csv").write_text("".join(f"{name},{name[0]}\n" for name in names[::2]))
+    keys = ["data=image_folder", f"data_dir={tmp_path}", "data.spec.shape=[3,8,8]", "model=mlp", "model.hidden=[8]"]
+    plain = trained(tmp_path / "plain", keys)
+    listed = trained(tmp_path / "listed", [*keys, "data.csv=few.csv"])
+    write_images(tmp_path / "other", 4, "ab")
+    for arguments, text in {
+        (plain, "data.csv=few.csv"): "9 samples",
+        (plain, "data.csv=none.csv"): "data.csv=none.csv: there is no file",
+        (listed, f"data.root={tmp_path}/other"): "data.csv=few.csv: there is no file",
+        (listed, "--on", tmp_path / "images"): "9 samples",
+        (listed, "--on", tmp_path / "other"): "8 samples",
+    }.items():
+        _, out, err = command(monkeypatch, capsys, "evaluate", *arguments)
+        assert text in out + err

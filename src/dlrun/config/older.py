@@ -110,13 +110,16 @@ def _add_keys(saved: DictConfig) -> None:
 
 
 def _empty_unread(saved: DictConfig) -> None:
-    """Empty the keys that name files which the run did not read: older versions accepted them."""
+    """Empty the keys that name files which the run did not read, or only if they were there: they are demanded now."""
     data = _plain(saved).get("data")
     if not isinstance(data, dict):
         return
     name, unread = moved(str(data.get("_target_"))).rpartition(".")[2], dict[str, object]()
     if name == "TableFile" and data.get("train") is None:
         unread = {key: data.get(key) for key in ("val", "test")}
+    if name == "ImageFolder" and data.get("write_csv") is False:
+        has_list = data.get("csv") != "images.csv" and data.get("layout") in ("auto", "csv")
+        unread = {} if has_list else {"csv": data.get("csv")}
     for key, value in unread.items():
         if value is not None:
             saved["data"][key] = None

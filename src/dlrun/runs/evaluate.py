@@ -57,7 +57,10 @@ def other_place(folder: Path, path: str) -> list[str]:
     name = section["_target_"].rpartition(".")[2]
     is_csv = os.path.isfile(path)
     images = [f"data.root={quoted(os.path.abspath(os.path.dirname(path)))}", f"data.csv={place}", "data.layout=csv"]
-    images = images if is_csv else [f"data.root={place}", "data.layout=auto"]
+    if not is_csv:
+        has_list = section.get("csv") and os.path.isfile(os.path.join(path, section["csv"]))
+        is_own = os.path.isabs(section.get("csv") or "")  # it lists the run's images
+        images = [f"data.root={place}", "data.layout=auto", *([] if has_list and not is_own else ["data.csv=null"])]
     if name in ONE_FILE:
         return [f"data.file={place}"]
     if name == "ImageFolder":
