@@ -289,6 +289,13 @@ def test_a_file_that_would_not_be_read_is_refused(key, table, tmp_path):
             make(None, word, frames)
 
 
+def test_a_file_of_val_beside_folds_is_refused(table):
+    files = [f"data.train={table}", f"data.test={table}"]
+    assert loaded(None, *files, "data.folds=3").size("val") == 40
+    with pytest.raises(UserError, match=f"data.val={table} data.folds=3: .*\n  expected data.folds=0; or no data.val"):
+        loaded(None, *files, f"data.val={table}", "data.folds=3")
+
+
 def test_a_run_of_before_that_did_not_read_a_file_has_none(table):
     config = OmegaConf.create({"data": compose("data=table", f"data.file={table}", "data.test=none.csv")[0]["data"]})
     update_config(config)

@@ -189,12 +189,21 @@ class TableFile(Encoded):
 
     def _prepare(self) -> Prepared:
         if self.prepared is None:
+            self._check_folds()
             parts, where = self._read()
             if self.is_like:
                 self.prepared = prepare_like(parts, self.settings, self.fitted(), self.keeps_splits)
             else:
                 self.prepared = prepare(parts, self.settings, where)
         return self.prepared
+
+    def _check_folds(self) -> None:
+        """Raise UserError for a file of val beside folds, unless all rows are scored alike."""
+        if self.folds and self.paths.get("val") and (self.keeps_splits or not self.is_like):
+            raise UserError(
+                f"data.val={self.paths['val']} data.folds={self.folds}: each fold is val once, so val has no file\n"
+                "  expected data.folds=0; or no data.val, and a data.train with all rows to divide into folds"
+            )
 
     def _read(self) -> tuple[dict[str, NamedFrame], str]:
         """Return the parts of the table and its name."""
