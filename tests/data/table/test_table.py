@@ -860,19 +860,28 @@ def test_only_tables_have_columns(command_name, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("target", ["bought", "spent"])
-def test_the_documented_server_predicts_what_the_run_predicts(target, tmp_path, monkeypatch, capsys):
-    """The Python of docs/tables.md, with an exported graph, its encoding and the threshold that val chose."""
+@pytest.mark.parametrize(("target", "form"), [("bought", "csv"), ("spent", "csv"), ("bought", "parquet")])
+def test_the_documented_server_predicts_what_the_run_predicts(target, form, tmp_path, monkeypatch, capsys):
+    """The Python of docs/tables.md, with an exported graph, its encoding and the threshold that val chose.
+
+    A Parquet file has days and times as such; the rows to predict are those of a CSV.
+    """
     import onnx
 
     table = [{k: v for k, v in row.items() if k not in ("name", "id")} for row in people()]
     table = [row | {"age": row["age"] or "NA"} for row in table]
     path = write(tmp_path / "people.csv", table)
-    keys = ["data=table", f"data.file={path}", f"data.target={target}", *LEARNS, *SMALL]
+    if form == "parquet":
+        rows = pl.read_csv(path, try_parse_dates=True, null_values="NA")
+        rows = rows.with_columns(seen=pl.col("born").cast(pl.Datetime) + pl.duration(minutes=77 * pl.col("spent")))
+        rows.write_csv(path)
+        rows.write_parquet(tmp_path / "people.parquet")
+    keys = ["data=table", f"data.file={path.with_suffix('.' + form)}", f"data.target={target}", *LEARNS, *SMALL]
     folder = trained(tmp_path / "run", keys + ["task.threshold=f1"] * (target == "bought"))
     assert command(monkeypatch, capsys, "export", folder, "--format", "onnx", "--out", tmp_path / "model.onnx")[0] == 0
     encoding = json.loads((tmp_path / "encoding.json").read_text(encoding="utf-8"))
     assert {"", "year", "missing"} <= {number["part"] for number in encoding["numbers"]}
+    assert (encoding["columns"]["born"] == "date") == (form == "parquet")
     notes = {each.key: json.loads(each.value) for each in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert encoding.get("threshold") == notes["dlrun"].get("threshold") != 0.5
     lines = [json.loads(line) for line in command(monkeypatch, capsys, "predict", folder, path)[1].splitlines()]
