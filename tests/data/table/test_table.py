@@ -29,6 +29,7 @@ from dlrun.data.table.dates import ambiguity, date_format, parsed
 from dlrun.data.table.encode import encode, learn_column, stacked
 from dlrun.data.table.read import Format, read_table
 from dlrun.data.table.table_file import TableFile
+from dlrun.data.table.targets import described
 from dlrun.errors import DataError, UserError
 from dlrun.models.mlp import mlp
 from dlrun.runs.cli import main
@@ -622,6 +623,27 @@ def test_the_first_word_among_numbers_is_named(tmp_path):
     (tmp_path / "x.csv").write_text("a,c,b\n" + lines)
     reason = loaded(tmp_path / "x.csv", target="b").header_lines["left out"]
     assert reason.endswith(f"; 80% are numbers, but {tmp_path / 'x.csv'}, line 6 has 'unknown4')")
+
+
+def test_numbers_with_a_comma_are_named_in_the_header(tmp_path):
+    """Left out if there are too many of them, else a category."""
+    lines = [f"{i % 9},5;{i},5;{'abc'[i % 3]};{i / 7}" for i in range(60)]
+    (tmp_path / "x.csv").write_text("few;many;kind;b\n" + "\n".join(lines) + "\n")
+    data = loaded(tmp_path / "x.csv", target="b")
+    assert data.header_lines["commas"] == "few: numbers with a comma are categories; with a point they are numbers"
+    assert "many (text or an id: 60 different values in 60 rows; numbers with a comma" in data.header_lines["left out"]
+    assert "commas" not in loaded(tmp_path / "x.csv", "++data.types.few=category", target="b").header_lines
+    series = build(compose("data=series", f"data.file={tmp_path}/x.csv", "data.target=b", "data.window=4")[0]["data"])
+    series.load(CPU)
+    assert series.header_lines["commas"].startswith("few: numbers with a comma")
+
+
+@pytest.mark.parametrize(("mean", "deviation", "text"), [
+    (5531.2, 1430.4, "5531 +/- 1430"), (0.5, 1.25, "0.50 +/- 1.25"), (1234567, 0.5, "1234567.000 +/- 0.500"),
+    (2e5, 79000, "200000 +/- 79000"), (3e9, 2e7, "3.000e+09 +/- 2.00e+07"), (0, 2e-9, "0.000e+00 +/- 2.00e-09"),
+])  # fmt: skip
+def test_a_mean_and_its_deviation_have_one_notation(mean, deviation, text):
+    assert described(mean, deviation) == text
 
 
 def test_numbers_of_too_many_digits_may_be_left_out_or_a_category(tmp_path):

@@ -22,6 +22,7 @@ from dlrun.data.table.joined import texts_of
 from dlrun.data.table.like import cleaned, form_like
 from dlrun.data.table.prepare import NamedFrame, Prepared, TableSettings, check_columns, prepare, prepare_like
 from dlrun.data.table.read import Origin, read_table
+from dlrun.data.table.targets import described
 from dlrun.data.table.text import Format, TableText, check_format
 from dlrun.errors import DataError, UserError, first_line
 from dlrun.output.as_json import as_json
@@ -184,7 +185,7 @@ class TableFile(Encoded):
         spec, target = self.spec, ", ".join(self.spec.target_names)
         if spec.classes:
             return f"{target}: classification, {spec.classes} classes: {', '.join(spec.labels[:10])}"
-        means = ", ".join(f"{m:.4g} +/- {s:.3g}" for m, s in zip(spec.target_means, spec.target_stds, strict=True))
+        means = ", ".join(map(described, spec.target_means, spec.target_stds))
         return f"{target}: regression{f' in {self.unit}' if self.unit else ''}; mean and deviation {means}"
 
     def _prepare(self) -> Prepared:
