@@ -73,10 +73,14 @@ def of_table(tmp_path_factory) -> Path:
 
 
 def test_each_split_of_other_tables_is_its_own(of_table, tmp_path, monkeypatch, capsys):
-    """data.test=FILE replaces the test rows, and data.file=FILE all files; only split=all takes every row for one."""
+    """data.test=FILE replaces the test rows, data.val=FILE those of val, and data.file=FILE all files.
+
+    Only split=all takes every row for one.
+    """
     new = write(tmp_path / "new.csv", table(50, shift=3))
     on = metrics(monkeypatch, capsys, of_table, "--on", new)
     assert metrics(monkeypatch, capsys, of_table, f"data.test={new}") == pytest.approx(on, rel=1e-6)
+    assert metrics(monkeypatch, capsys, of_table, f"data.val={new}") == pytest.approx(on, rel=1e-6)
     assert metrics(monkeypatch, capsys, of_table, f"data.file={new}") == pytest.approx(on, rel=1e-6)
     sizes = {"all": 50, "test": 10, "val": 10}
     for split, size in sizes.items():

@@ -30,8 +30,9 @@ PATHS = ("data.file=", "data.x=", "data.root=", "data.csv=", "data.source.folder
 
 
 def read_overrides(arguments: list[str]) -> tuple[str, list[str]]:
-    """Return the split and the data overrides. The default split is `all` if a folder or file is named, else `test`.
+    """Return the split and the data overrides.
 
+    The default split is `all` if a folder or file is named, `val` if only the file of val is, else `test`.
     Raises UserError for any other argument.
     """
     split, overrides = None, []
@@ -46,7 +47,8 @@ def read_overrides(arguments: list[str]) -> tuple[str, list[str]]:
                 f"{text}: expected split=val, split=test, split=all, data=NAME, data.KEY=VALUE or data_dir=FOLDER"
             )
     has_path = any(text.startswith(PATHS) for text in overrides)  # all of a named folder is to be scored
-    return split or ("all" if has_path else "test"), overrides
+    has_val, has_test = (any(text.startswith(key) for text in overrides) for key in ("data.val=", "data.test="))
+    return split or ("all" if has_path else "val" if has_val and not has_test else "test"), overrides
 
 
 def other_place(folder: Path, path: str) -> list[str]:
@@ -183,7 +185,7 @@ def _check_learned(section: dict, other: dict, overrides: list[str]) -> None:
         if parents == "data" and name in LEARNED and name in section and other[name] != section[name]:
             raise UserError(
                 f"{override}: the run has learned data.{name}={section[name]}, by which other rows are read, too\n"
-                f"  expected no data.{name}; a new run learns another: dl-run {override}"
+                f"  expected no data.{name}: only a new run learns another"
             )
 
 
