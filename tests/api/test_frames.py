@@ -202,6 +202,10 @@ def test_several_targets_beside_a_frame():
         named.evaluate(x=whole, y="p")
     with pytest.raises(dlrun.UserError, match="x has 120 samples, y has 2 targets"):
         trained(whole, ["p", "z"])
+    assert set(named.evaluate(x=whole[:2], y=["p", "q"])) == set(wanted)
+    called = trained(frame, ["a" if a > 0 else "b" for a in A])
+    assert called.finished.data.spec.labels == ("a", "b"), "classes may be called as columns are"
+    assert set(called.evaluate(x=frame[:1], y=["a"])) == set(called.evaluate(x=frame[:1], y=["b"]))
     classes = trained(frame, np.eye(3, dtype=int)[np.arange(N) % 3])
     assert classes.finished.data.spec.labels == ("0", "1", "2")
 

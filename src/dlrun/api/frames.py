@@ -99,14 +99,14 @@ def _of_array(x: Any, columns: Mapping[str, str]) -> "polars.DataFrame":
     return pl.DataFrame({name: rows[:, i] for i, name in enumerate(columns)})
 
 
-def named_targets(y: Any, columns: Sequence[str]) -> list[tuple[str | None, Any]]:
+def named_targets(y: Any, x: "polars.DataFrame", count: int = 1) -> list[tuple[str | None, Any]]:
     """Return the targets, each with its name, None without one; in place of its values None if it is a column of x.
 
-    y: a name or several, a frame, or targets (N,) or (N, targets). columns: those of x.
+    y: a name or several, a frame, or targets (N,) or (N, targets). count: how many targets there are, if it is known.
     """
     if isinstance(y, str) or isinstance(y, Integral) and not isinstance(y, bool):
         return [(str(y), None)]
-    if isinstance(y, list | tuple) and y and all(isinstance(name, str) and name in columns for name in y):
+    if isinstance(y, list | tuple) and _are_names(y, x, count):
         return [(name, None) for name in y]
     if is_frame(y):
         frame = as_polars(y)
@@ -119,6 +119,12 @@ def named_targets(y: Any, columns: Sequence[str]) -> list[tuple[str | None, Any]
     if not targets:
         raise UserError("y has no columns\n  expected a target or several per row")
     return targets
+
+
+def _are_names(y: Sequence[Any], x: "polars.DataFrame", count: int) -> bool:
+    """Whether texts are names of columns, not classes of rows, which may be called as columns are."""
+    are_columns = all(isinstance(name, str) and name in x.columns for name in y)
+    return are_columns and 0 < len(y) == len(set(y)) and (len(y) != len(x) or len(y) == count > 1)
 
 
 def _has_columns(y: Any) -> bool:
@@ -155,7 +161,7 @@ def _free_name(taken: Container[str]) -> str:
 
 def with_targets(frame: "polars.DataFrame", y: Any, targets: Sequence[str], split: str) -> "polars.DataFrame":
     """Return a frame with its targets as the columns `targets`. y: names of other columns, or the targets."""
-    given = named_targets(y, frame.columns)
+    given = named_targets(y, frame, len(targets))
     if len(given) != len(targets):
         raise UserError(
             f"{split}: y has {counted(len(given), 'target')} per row\n  expected {len(targets)}: {', '.join(targets)}"

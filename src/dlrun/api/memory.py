@@ -183,7 +183,7 @@ def _classes(loader: Any) -> int:
 def _frames(parts: dict[str, tuple[Any, Any]]) -> Given:
     """Return frames as a table. y: names of the columns with the targets, of all splits, or the targets."""
     frames = {split: as_polars(x) for split, (x, _) in parts.items() if x is not None}
-    targets = _targets({split: y for split, (_, y) in parts.items()}, frames["train"].columns)
+    targets = _targets({split: y for split, (_, y) in parts.items()}, frames["train"])
     for split, y in targets.items():
         end = "" if split == "train" else f"_{split}"
         if split not in frames or y is None:
@@ -192,7 +192,7 @@ def _frames(parts: dict[str, tuple[Any, Any]]) -> Given:
                 f"{has}{end} without {lacks}{end}\n  expected a frame, and its targets: a column's name, or one per row"
             )
     columns = {name for frame in frames.values() for name in frame.columns}
-    of_split = {split: names_of(named_targets(y, frames[split].columns), columns) for split, y in targets.items()}
+    of_split = {split: names_of(named_targets(y, frames[split]), columns) for split, y in targets.items()}
     names = of_split["train"]
     if any(set(others) != set(names) for others in of_split.values()):
         raise UserError(
@@ -209,9 +209,9 @@ def _frames(parts: dict[str, tuple[Any, Any]]) -> Given:
     return Given(["data=table", f"data.source={source}", f"data.target={target}"], {"source": Frames(shown)})
 
 
-def _targets(of_split: dict[str, Any], columns: list[str]) -> dict[str, Any]:
+def _targets(of_split: dict[str, Any], x: "polars.DataFrame") -> dict[str, Any]:
     """Return the targets of each split. Those of train, if they are names of columns, are also those of the others."""
     y = of_split["train"]
-    if y is None or any(values is not None for _, values in named_targets(y, columns)):
+    if y is None or any(values is not None for _, values in named_targets(y, x)):
         return of_split
     return {split: y if targets is None else targets for split, targets in of_split.items()}
