@@ -211,9 +211,45 @@ def test_a_column_s_name_may_be_a_number_and_y_a_frame_of_one_column():
     assert run.finished.data.spec.target_names == ("1",) and run.evaluate(x=frame, y=1) == run.evaluate(x=frame)
     named = trained(pl.DataFrame({"a": A}), pl.DataFrame({"price": A}))
     assert named.finished.data.spec.target_names == ("price",)
-    for y, text in ((7, "y=7: train has no such column"), (pl.DataFrame({"p": A, "q": A}), "y has 2 columns")):
+    for y, text in ((7, "y='7': train has no such column"), (pl.DataFrame(), "y has no columns")):
         with pytest.raises(dlrun.UserError, match=text):
             trained(frame, y)
+
+
+def test_one_name_of_y_serves_all_splits():
+    frame, other = pl.DataFrame({"a": A, "price": 2 * A + 1}), pl.DataFrame({"a": A[:30], "price": -A[:30]})
+    one, each = (dlrun.train(*WORDS, x=frame, y="price", x_test=other, y_test=y) for y in (None, "price"))
+    assert one.evaluate() == each.evaluate() == one.evaluate(x=other)
+    with pytest.raises(dlrun.UserError, match="y='price': val has no such column"):
+        dlrun.train(*WORDS, x=frame, y="price", x_val=other.drop("price"))
+    with pytest.raises(dlrun.UserError, match="x_val without y_val"):
+        dlrun.train(*WORDS, x=frame, y=A, x_val=other)
+
+
+def test_several_targets_beside_a_frame():
+    """By the names of columns, as a frame, an array, a tensor or rows; one-hot rows are classes."""
+    frame, both = pl.DataFrame({"a": A, "b": A**2}), np.stack([2 * A + 1, A**2 - 3], 1)
+    whole = frame.with_columns(p=pl.Series(both[:, 0]), q=pl.Series(both[:, 1]))
+    named, unnamed = trained(whole, ["p", "q"]), trained(frame, both)
+    assert named.finished.data.spec.target_names == ("p", "q") and named.finished.data.spec.names == ("a", "b")
+    assert unnamed.finished.data.spec.target_names == ("target", "target_2")
+    wanted = named.evaluate("all")
+    for run in (named, unnamed, trained(frame, whole.select("p", "q"))):
+        assert run.evaluate("all") == wanted
+        for y in (both, torch.tensor(both), both.tolist(), list(both), pl.DataFrame(both)):
+            assert run.evaluate(x=frame, y=y) == pytest.approx(wanted)
+        assert run.evaluate(x=whole, y=("p", "q")) == pytest.approx(wanted)
+    assert named.evaluate(x=whole, y=["q", "p"]) == pytest.approx(wanted), "by their names"
+    with pytest.raises(dlrun.UserError, match="x: y has 1 target per row\n  expected 2: p, q"):
+        named.evaluate(x=whole, y="p")
+    with pytest.raises(dlrun.UserError, match="x has 120 samples, y has 2 targets"):
+        trained(whole, ["p", "z"])
+    assert set(named.evaluate(x=whole[:2], y=["p", "q"])) == set(wanted)
+    called = trained(frame, ["a" if a > 0 else "b" for a in A])
+    assert called.finished.data.spec.labels == ("a", "b"), "classes may be called as columns are"
+    assert set(called.evaluate(x=frame[:1], y=["a"])) == set(called.evaluate(x=frame[:1], y=["b"]))
+    classes = trained(frame, np.eye(3, dtype=int)[np.arange(N) % 3])
+    assert classes.finished.data.spec.labels == ("0", "1", "2")
 
 
 def test_numbers_are_rows_in_the_order_of_the_columns():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from finished_runs import trained
+from PIL import Image
 
 from dlrun.runs.cli import main
 from dlrun.train.finished import FinishedRun
@@ -72,10 +73,14 @@ def of_table(tmp_path_factory) -> Path:
 
 
 def test_each_split_of_other_tables_is_its_own(of_table, tmp_path, monkeypatch, capsys):
-    """data.test=FILE replaces the test rows, and data.file=FILE all files; only split=all takes every row for one."""
+    """data.test=FILE replaces the test rows, data.val=FILE those of val, and data.file=FILE all files.
+
+    Only split=all takes every row for one.
+    """
     new = write(tmp_path / "new.csv", table(50, shift=3))
     on = metrics(monkeypatch, capsys, of_table, "--on", new)
     assert metrics(monkeypatch, capsys, of_table, f"data.test={new}") == pytest.approx(on, rel=1e-6)
+    assert metrics(monkeypatch, capsys, of_table, f"data.val={new}") == pytest.approx(on, rel=1e-6)
     assert metrics(monkeypatch, capsys, of_table, f"data.file={new}") == pytest.approx(on, rel=1e-6)
     sizes = {"all": 50, "test": 10, "val": 10}
     for split, size in sizes.items():
@@ -83,6 +88,22 @@ def test_each_split_of_other_tables_is_its_own(of_table, tmp_path, monkeypatch, 
         assert f"{size} samples" in out.splitlines()[1]
     own = metrics(monkeypatch, capsys, of_table)
     assert metrics(monkeypatch, capsys, of_table, "data.eval_batch_size=7") == pytest.approx(own, rel=1e-5)
+
+
+def test_a_file_that_would_not_be_read_and_another_target_are_refused(of_table, tmp_path, monkeypatch, capsys):
+    """A run of one file has no data.test to replace; its target and its encoding are those that it has learned."""
+    one, new = write(tmp_path / "one.csv", table(60)), write(tmp_path / "new.csv", table(50, shift=3))
+    run = trained(tmp_path / "run", ["data=table", f"data.file={one}", "data.target=y", *SMALL])
+    for key in ("test", "val"):
+        code, _, err = command(monkeypatch, capsys, "evaluate", run, f"data.{key}={new}", f"split={key}")
+        assert code == 2 and f"data.{key}={new}: the run learned from one table" in err and f"--on {new}" in err
+    both = [f"data.train={one}", f"data.test={new}", "data.file=null", "split=test"]
+    on = metrics(monkeypatch, capsys, run, "--on", new)
+    assert metrics(monkeypatch, capsys, run, *both) == pytest.approx(on, rel=1e-6)
+    for word in ("data.target=x", "data.drop=[x]", "data.types={x: category}"):
+        code, _, err = command(monkeypatch, capsys, "evaluate", of_table, f"data.test={new}", word)
+        assert code == 2 and f"{word}: the run has learned {word.partition('=')[0]}=" in err
+    assert metrics(monkeypatch, capsys, of_table, f"data.test={new}", "data.target=y")
 
 
 def test_a_split_beside_on_is_refused(of_table, tmp_path, monkeypatch, capsys):
@@ -112,3 +133,31 @@ def test_columns_of_a_table_are_no_other_kind_of_data(of_table, monkeypatch, cap
     code, _, err = command(monkeypatch, capsys, "evaluate", of_table, "data=moons")
     assert code == 2 and "that data is of another kind" in err and "--on FILE, or data.file=FILE" in err
     assert isinstance(FinishedRun(of_table).data.encode(torch.zeros(1, 2)), torch.Tensor)
+
+
+def write_images(root: Path, count: int, classes: str) -> list[str]:
+    """Write noise, `count` images of each class, and return their paths under the root, sorted."""
+    names = [f"{name}/{i}.png" for name in classes for i in range(count)]
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RANDOM.randint(0, 256, (8, 8, 3), dtype=np.uint8)).save(root / name)
+    return names
+
+
+def test_another_csv_of_images_is_scored(tmp_path, monkeypatch, capsys):
+    """In place of the class folders of the run; one that is not there is refused, and --on takes class folders."""
+    names = write_images(tmp_path / "images", 6, "abc")
+    (tmp_path / "images" / "few.csv").write_text("".join(f"{name},{name[0]}\n" for name in names[::2]))
+    keys = ["data=image_folder", f"data_dir={tmp_path}", "data.spec.shape=[3,8,8]", "model=mlp", "model.hidden=[8]"]
+    plain = trained(tmp_path / "plain", keys)
+    listed = trained(tmp_path / "listed", [*keys, "data.csv=few.csv"])
+    write_images(tmp_path / "other", 4, "ab")
+    for arguments, text in {
+        (plain, "data.csv=few.csv"): "9 samples",
+        (plain, "data.csv=none.csv"): "data.csv=none.csv: there is no file",
+        (listed, f"data.root={tmp_path}/other"): "data.csv=few.csv: there is no file",
+        (listed, "--on", tmp_path / "images"): "9 samples",
+        (listed, "--on", tmp_path / "other"): "8 samples",
+    }.items():
+        _, out, err = command(monkeypatch, capsys, "evaluate", *arguments)
+        assert text in out + err

@@ -1,6 +1,6 @@
 """Rows of a table from Python objects: frames, dictionaries, arrays; and the targets beside them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ from dlrun.api.samples import array_of, as_array, is_frame, refuse_masked, short
 from dlrun.errors import UserError, counted, first_line, own_code, some
 
 if TYPE_CHECKING:
+    import numpy
     import polars
 
 TARGET = "target"  # the column of targets that are given beside a frame without a name
@@ -103,38 +104,88 @@ def _of_array(x: Any, columns: Mapping[str, str]) -> "polars.DataFrame":
     return pl.DataFrame({name: rows[:, i] for i, name in enumerate(columns)})
 
 
-def named_targets(y: Any) -> tuple[str | None, Any]:
-    """Return the name of the targets, None without one, and the targets; None if they are a column of x."""
+def named_targets(y: Any, x: "polars.DataFrame", count: int = 1) -> list[tuple[str | None, Any]]:
+    """Return the targets, each with its name, None without one; in place of its values None if it is a column of x.
+
+    y: a name or several, a frame, or targets (N,) or (N, targets). count: how many targets there are, if it is known.
+    """
     if isinstance(y, str) or isinstance(y, Integral) and not isinstance(y, bool):
-        return str(y), None
+        return [(str(y), None)]
+    if isinstance(y, list | tuple) and _are_names(y, x, count):
+        return [(name, None) for name in y]
     if is_frame(y):
         frame = as_polars(y)
-        if frame.width != 1:
-            raise UserError(f"y has {counted(frame.width, 'column')}\n  expected one target per row")
-        return frame.columns[0], frame.to_series()
-    name = getattr(y, "name", None)
-    return (name if isinstance(name, str) and name else None), y
+        targets: list[tuple[str | None, Any]] = [(name, frame[name]) for name in frame.columns]
+    elif _has_columns(y):
+        targets = [(None, column) for column in _columns_of(y)]
+    else:
+        name = getattr(y, "name", None)
+        targets = [(name if isinstance(name, str) and name else None, y)]
+    if not targets:
+        raise UserError("y has no columns\n  expected a target or several per row")
+    return targets
 
 
-def free_name(frames: "Iterable[polars.DataFrame]") -> str:
-    """Return a name for targets that is no column."""
-    taken, name, number = {name for frame in frames for name in frame.columns}, TARGET, 2
+def _are_names(y: Sequence[Any], x: "polars.DataFrame", count: int) -> bool:
+    """Whether texts are names of columns, not classes of rows, which may be called as columns are."""
+    are_columns = all(isinstance(name, str) and name in x.columns for name in y)
+    return are_columns and 0 < len(y) == len(set(y)) and (len(y) != len(x) or len(y) == count > 1)
+
+
+def _has_columns(y: Any) -> bool:
+    """Whether targets are (N, targets): an array, a tensor, or a list of rows."""
+    is_list = isinstance(y, list | tuple) and len(y) > 0
+    first = y[0] if is_list else None
+    return len(getattr(y, "shape", ())) == 2 or isinstance(first, list | tuple) or len(getattr(first, "shape", ())) == 1
+
+
+def _columns_of(y: Any) -> "Iterable[numpy.ndarray]":
+    """Return the columns of targets (N, targets); of rows of zeros with a single one the number of the class."""
+    from dlrun.data.arrays.targets import is_one_hot
+
+    array = array_of("y", y)
+    if array.ndim != 2:
+        raise UserError(f"y has the shape {array.shape}\n  expected a target or several per row")
+    return [array.argmax(1)] if array.shape[1] > 1 and is_one_hot(array) else array.T
+
+
+def names_of(targets: Iterable[tuple[str | None, Any]], columns: Iterable[str]) -> list[str]:
+    """Return the names of targets. One without a name gets one that is no column."""
+    names, taken = list[str](), set(columns)
+    for name, _ in targets:
+        names.append(name or _free_name({*taken, *names}))
+    return names
+
+
+def _free_name(taken: Container[str]) -> str:
+    name, number = TARGET, 2
     while name in taken:
         name, number = f"{TARGET}_{number}", number + 1
     return name
 
 
-def with_targets(frame: "polars.DataFrame", y: Any, target: str, split: str) -> "polars.DataFrame":
-    """Return a frame with its targets as the column `target`. y: another column's name, or the targets."""
-    name, values = named_targets(y)
-    if values is None:
+def with_targets(frame: "polars.DataFrame", y: Any, targets: Sequence[str], split: str) -> "polars.DataFrame":
+    """Return a frame with its targets as the columns `targets`. y: names of other columns, or the targets."""
+    given = named_targets(y, frame, len(targets))
+    if len(given) != len(targets):
+        raise UserError(
+            f"{split}: y has {counted(len(given), 'target')} per row\n  expected {len(targets)}: {', '.join(targets)}"
+        )
+    if {name for name, _ in given} == set(targets):
+        targets = [str(name) for name, _ in given]  # in another order
+    columns = [_target(frame, *pair, target, split) for pair, target in zip(given, targets, strict=True)]
+    return frame.with_columns(columns)
+
+
+def _target(frame: "polars.DataFrame", name: str | None, values: Any, target: str, split: str) -> "polars.Series":
+    if values is None and name is not None:
         if name not in frame.columns:
-            raise UserError(f"y={y!r}: {split} has no such column\n  expected one of: {', '.join(frame.columns)}")
-        return frame if name == target else frame.with_columns(frame[name].alias(target))
-    targets = _targets(values)
-    if len(targets) != len(frame):
-        raise uneven(split, len(frame), len(targets))
-    return frame.with_columns(targets.alias(target))
+            raise UserError(f"y={name!r}: {split} has no such column\n  expected one of: {', '.join(frame.columns)}")
+        return frame[name].alias(target)
+    column = _targets(values)
+    if len(column) != len(frame):
+        raise uneven(split, len(frame), len(column))
+    return column.alias(target)
 
 
 def _targets(y: Any) -> "polars.Series":

@@ -6,9 +6,10 @@ same ones.
 
 import sys
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from dlrun.api.frames import Frames, as_polars, free_name, named_targets, with_targets
+from dlrun.api.frames import Frames, as_polars, named_targets, names_of, with_targets
 from dlrun.api.pictures import is_picture, pixels
 from dlrun.api.samples import array_of, as_array, is_frame, short, uneven
 from dlrun.errors import DataError, UserError, own_code
@@ -36,11 +37,13 @@ FEW = 20  # at most this number of classes, even of few samples, as of arrays
 
 
 class Given(NamedTuple):
-    """words: that choose the kind of data. data: values for keys of the data section. target: a table's column."""
+    """words: that choose the kind of data. data: values for keys of the data section. target: a table's
+    column, or several.
+    """
 
     words: list[str]
     data: dict[str, Any]
-    target: str = ""
+    target: str | list[str] = ""
 
 
 def given(x: Samples, y: Samples, x_val: Samples, y_val: Samples, x_test: Samples, y_test: Samples) -> Given:
@@ -185,27 +188,38 @@ def _classes(loader: Any) -> int:
 
 
 def _frames(parts: dict[str, tuple[Any, Any]]) -> Given:
-    """Return frames as a table. y: the name of the column with the targets, or the targets."""
-    for split, (x, y) in parts.items():
+    """Return frames as a table. y: names of the columns with the targets, of all splits, or the targets."""
+    frames = {split: as_polars(x) for split, (x, _) in parts.items() if x is not None}
+    targets = _targets({split: y for split, (_, y) in parts.items()}, frames["train"])
+    for split, y in targets.items():
         end = "" if split == "train" else f"_{split}"
-        if x is None or y is None:
+        if split not in frames or y is None:
             has, lacks = ("x", "y") if y is None else ("y", "x")
             raise UserError(
                 f"{has}{end} without {lacks}{end}\n  expected a frame, and its targets: a column's name, or one per row"
             )
-    frames = {split: as_polars(x) for split, (x, _) in parts.items()}
-    names = {named_targets(y)[0] or free_name(frames.values()) for _, y in parts.values()}
-    if len(names) > 1:
+    columns = {name for frame in frames.values() for name in frame.columns}
+    of_split = {split: names_of(named_targets(y, frames[split]), columns) for split, y in targets.items()}
+    names = of_split["train"]
+    if any(set(others) != set(names) for others in of_split.values()):
         raise UserError(
-            f"the splits name their targets differently: {', '.join(sorted(names))}\n"
+            f"the splits name their targets differently: {', '.join(sorted(set(chain(*of_split.values()))))}\n"
             "  expected one name: y='price', y_val='price'"
         )
-    target = names.pop()
-    for split, (_, y) in parts.items():
-        frames[split] = with_targets(frames[split], y, target, split)
+    for split, y in targets.items():
+        frames[split] = with_targets(frames[split], y, names, split)
         if not len(frames[split]):
             raise UserError(f"{split}: the frame has no rows\n  expected a row per sample")
     shown = {"all": frames["train"]} if len(frames) == 1 else frames
     source = f"{{_target_: {FRAMES}}}"
-    words = ["data=table", f"data.source={source}", f"data.target={quoted(target)}"]
-    return Given(words, {"source": Frames(shown)}, target)
+    target = quoted(names[0]) if len(names) == 1 else f"[{','.join(map(quoted, names))}]"
+    words = ["data=table", f"data.source={source}", f"data.target={target}"]
+    return Given(words, {"source": Frames(shown)}, names[0] if len(names) == 1 else names)
+
+
+def _targets(of_split: dict[str, Any], x: "polars.DataFrame") -> dict[str, Any]:
+    """Return the targets of each split. Those of train, if they are names of columns, are also those of the others."""
+    y = of_split["train"]
+    if y is None or any(values is not None for _, values in named_targets(y, x)):
+        return of_split
+    return {split: y if targets is None else targets for split, targets in of_split.items()}

@@ -49,9 +49,9 @@ def _of_samples(run: "Run", x: Any, y: Any) -> "Data":
     device = finished.device.torch_device
     section = dict(finished.config["data"])
     if isinstance(finished.data.spec, Columns):
-        encoding, target = finished.data.fitted(), finished.data.spec.target_names[0]
+        encoding, targets = finished.data.fitted(), finished.data.spec.target_names
         frame = as_rows(x, encoding["columns"])
-        frame = frame if y is None else with_targets(frame, y, target, "x")
+        frame = frame if y is None else with_targets(frame, y, targets, "x")
         frame = finished.table_data.as_learned(frame)
         section |= {"source": Frames({"all": frame})} | dict.fromkeys(("file", "train", "val", "test"))
         table = cast("TableFile", build(section))

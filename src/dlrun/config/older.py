@@ -52,6 +52,7 @@ def update_config(saved: DictConfig) -> None:
     _join_source(saved, raw)
     _rename_keys(saved)
     _add_keys(saved)
+    _empty_unread(saved)
 
 
 def _plain(saved: DictConfig) -> dict[str, Any]:
@@ -106,3 +107,19 @@ def _add_keys(saved: DictConfig) -> None:
         for key, value in ADDED.get(moved(str(node.get("_target_"))), {}).items():
             if key not in node:
                 OmegaConf.update(saved, f"{path}.{key}", value, force_add=True)
+
+
+def _empty_unread(saved: DictConfig) -> None:
+    """Empty the keys that name files which the run did not read, or only if they were there: they are demanded now."""
+    data = _plain(saved).get("data")
+    if not isinstance(data, dict):
+        return
+    name, unread = moved(str(data.get("_target_"))).rpartition(".")[2], dict[str, object]()
+    if name == "TableFile" and data.get("train") is None:
+        unread = {key: data.get(key) for key in ("val", "test")}
+    if name == "ImageFolder" and data.get("write_csv") is False:
+        has_list = data.get("csv") != "images.csv" and data.get("layout") in ("auto", "csv")
+        unread = {} if has_list else {"csv": data.get("csv")}
+    for key, value in unread.items():
+        if value is not None:
+            saved["data"][key] = None

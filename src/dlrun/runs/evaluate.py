@@ -1,6 +1,7 @@
 """Evaluate a finished run on its own data, or on other data encoded like the run's."""
 
 import os
+import shlex
 from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +12,7 @@ from dlrun.errors import UserError, counted
 from dlrun.output.as_json import as_json as json_line
 from dlrun.output.as_json import finite
 from dlrun.output.console import table
-from dlrun.overrides import quoted
+from dlrun.overrides import key_of, quoted
 from dlrun.spec import Env
 
 if TYPE_CHECKING:
@@ -24,12 +25,14 @@ ONE_FILE = {  # data sets that are read from one file, data.file, or from what t
     "SeriesFile": ("source",),
     "ArraySet": ("arrays", "x", "y"),
 }
+LEARNED = ("target", "learn", "positive", "drop", "types", "numbers", "categories")  # keys of what a run has learned
 PATHS = ("data.file=", "data.x=", "data.root=", "data.csv=", "data.source.folder=")
 
 
 def read_overrides(arguments: list[str]) -> tuple[str, list[str]]:
-    """Return the split and the data overrides. The default split is `all` if a folder or file is named, else `test`.
+    """Return the split and the data overrides.
 
+    The default split is `all` if a folder or file is named, `val` if only the file of val is, else `test`.
     Raises UserError for any other argument.
     """
     split, overrides = None, []
@@ -44,7 +47,8 @@ def read_overrides(arguments: list[str]) -> tuple[str, list[str]]:
                 f"{text}: expected split=val, split=test, split=all, data=NAME, data.KEY=VALUE or data_dir=FOLDER"
             )
     has_path = any(text.startswith(PATHS) for text in overrides)  # all of a named folder is to be scored
-    return split or ("all" if has_path else "test"), overrides
+    has_val, has_test = (any(text.startswith(key) for text in overrides) for key in ("data.val=", "data.test="))
+    return split or ("all" if has_path else "val" if has_val and not has_test else "test"), overrides
 
 
 def other_place(folder: Path, path: str) -> list[str]:
@@ -55,7 +59,10 @@ def other_place(folder: Path, path: str) -> list[str]:
     name = section["_target_"].rpartition(".")[2]
     is_csv = os.path.isfile(path)
     images = [f"data.root={quoted(os.path.abspath(os.path.dirname(path)))}", f"data.csv={place}", "data.layout=csv"]
-    images = images if is_csv else [f"data.root={place}", "data.layout=auto"]
+    if not is_csv:
+        has_list = section.get("csv") and os.path.isfile(os.path.join(path, section["csv"]))
+        is_own = os.path.isabs(section.get("csv") or "")  # it lists the run's images
+        images = [f"data.root={place}", "data.layout=auto", *([] if has_list and not is_own else ["data.csv=null"])]
     if name in ONE_FILE:
         return [f"data.file={place}"]
     if name == "ImageFolder":
@@ -121,7 +128,10 @@ def measure(folder: Path, split: str, overrides: list[str], device: str | None) 
     require_finished(folder)
     section = own_config(folder, evaluates=True)[0]["data"]  # report its errors before torch is imported
     overrides = _of_one_file(section, overrides)
+    _check_files(section, overrides)
     other = other_config(folder, overrides) if overrides else None
+    if other is not None:
+        _check_learned(section, other["data"], overrides)
     from dlrun.output.failures import within_memory
     from dlrun.train.finished import FinishedRun
 
@@ -152,6 +162,31 @@ def _of_one_file(section: dict, overrides: list[str]) -> list[str]:
         return overrides
     others = ONE_FILE.get(section["_target_"].rpartition(".")[2], ())
     return [*overrides, *(f"data.{key}=null" for key in others if section.get(key) and f"data.{key}" not in keys)]
+
+
+def _check_files(section: dict, overrides: list[str]) -> None:
+    """Raise UserError for a file of a split that would not be read: the run has no such files."""
+    keys = {override.partition("=")[0]: override for override in overrides if not override.endswith("=null")}
+    named = next((keys[key] for key in ("data.val", "data.test") if key in keys), None)
+    if not named or {"data", "data.train"} & set(keys) or section.get("train") or "train" not in section:
+        return
+    raise UserError(
+        f"{named}: the run learned from one table, which has no file for each split\n"
+        f"  expected --on {shlex.quote(named.partition('=')[2])}, which scores all of its rows"
+    )
+
+
+def _check_learned(section: dict, other: dict, overrides: list[str]) -> None:
+    """Raise UserError for another target or another encoding of columns: other rows are read as the run's were."""
+    if other["_target_"] != section["_target_"] or section["_target_"].rpartition(".")[2] == "ArraySet":
+        return
+    for override in overrides:
+        parents, _, name = ".".join(key_of(override).split(".")[:2]).partition(".")
+        if parents == "data" and name in LEARNED and name in section and other[name] != section[name]:
+            raise UserError(
+                f"{override}: the run has learned data.{name}={section[name]}, by which other rows are read, too\n"
+                f"  expected no data.{name}: only a new run learns another"
+            )
 
 
 def _other(run: "FinishedRun", section: dict, split: str) -> tuple["Data", list[str]]:

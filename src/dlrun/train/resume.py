@@ -1,6 +1,7 @@
 """Resume a run with its own config and, where they may change, new values of some keys."""
 
 import os
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -100,7 +101,9 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
         )
     for override in request.words:
         key = key_of(override)
-        if key in RESUMABLE or key.startswith("tracker.") or is_location_key(before, key):
+        if is_place := is_location_key(before, key):
+            _check_place(before, override)
+        if key in RESUMABLE or key.startswith("tracker.") or is_place:
             OmegaConf.update(saved, key, OmegaConf.select(request.config, key), merge=False, force_add=True)
             if key == "data_dir" or key.startswith("data."):
                 data_locations[key] = OmegaConf.select(saved, key)
@@ -130,6 +133,19 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
     require_installed(config.get("tracker") or (), install)
     require_apart(config.get("tracker") or (), folder, config["output_dir"])
     return ResumedConfig(config, names, OmegaConf.to_yaml(saved), changes, data_locations, is_only_moved)
+
+
+def _check_place(config: dict, override: str) -> None:
+    """Raise UserError for a file that the run did not read: it is no new place of its data."""
+    *parents, name = key_of(override).split(".")
+    section = reduce(dict.__getitem__, parents, config)
+    if section[name] is None and override.partition("=")[2] != "null":
+        keys = [".".join([*parents, key]) for key, place in section.items() if place is not None]
+        places = [key for key in keys if is_location_key(config, key)]
+        raise UserError(
+            f"{override.removeprefix('++')}: the run read no {key_of(override)}, so it is no new place of its data\n"
+            f"  expected {' or '.join([*places, 'data_dir'])}"
+        )
 
 
 def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":

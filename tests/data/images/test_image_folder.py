@@ -16,12 +16,14 @@ from signal import SIGTERM
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image as PILImage
 from runs import assert_same, compose, train
 from toys import CPU, section
 
 from dlrun.cli import main
 from dlrun.config.build import build
+from dlrun.config.older import update_config
 from dlrun.data import resident
 from dlrun.data.images import cache as image_cache
 from dlrun.data.images import decode, streamed
@@ -149,6 +151,27 @@ def test_a_csv_gives_the_split_of_the_folders_it_was_written_from(tmp_path):
         read = make(tmp_path, stratify=stratify, layout="csv")
         assert read.spec == plain.spec and parts(read) == parts(plain) == parts(written)
         (tmp_path / "images" / "images.csv").unlink()
+
+
+def test_a_csv_that_is_named_is_read_or_refused(tmp_path):
+    """Whatever folders there are; images.csv is read if it is there, and a run of before that named it by default."""
+    write_folder(tmp_path)
+    for keys in ({}, {"layout": "csv"}):
+        for csv in ("images.csv", "labels.csv"):
+            with pytest.raises(DataError, match=f"data.csv={csv}: there is no file .*/images/{csv}\n  expected rows"):
+                make(tmp_path, csv=csv, **keys)
+    names = sorted(path.relative_to(tmp_path / "images").as_posix() for path in tmp_path.rglob("*.*"))
+    (tmp_path / "images" / "labels.csv").write_text("".join(f"{n},{'xyz'[i % 3]}\n" for i, n in enumerate(names)))
+    assert make(tmp_path, csv="labels.csv").spec.labels == ("x", "y", "z") and make(tmp_path).spec.labels == CLASSES
+    for layout in ("folders", "flat"):
+        with pytest.raises(UserError, match=f"data.csv=labels.csv data.layout={layout}: that layout reads no CSV"):
+            make(tmp_path, csv="labels.csv", layout=layout)
+    make(tmp_path, csv="new.csv", layout="folders", write_csv=True)
+    assert (tmp_path / "images" / "new.csv").is_file()
+    for keys, kept in (({}, None), ({"layout": "folders"}, None), ({"write_csv": True}, "images.csv")):
+        config = OmegaConf.create({"data": section("data", "image_folder") | {"csv": "images.csv"} | keys})
+        update_config(config)
+        assert config["data"]["csv"] == kept
 
 
 def test_classes_that_are_numbers_keep_their_names_in_a_csv(tmp_path):

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import sys
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -15,10 +16,12 @@ import polars as pl
 import pytest
 import torch
 from finished_runs import trained, untrained
+from omegaconf import OmegaConf
 from runs import CONFIGS, compose, rows, train
 from toys import CPU, make_task
 
 from dlrun.config.build import build
+from dlrun.config.older import update_config
 from dlrun.data.splits import split_groups, split_random, split_times
 from dlrun.data.table import blocks
 from dlrun.data.table.columns import as_dates, kind_of
@@ -26,6 +29,7 @@ from dlrun.data.table.dates import ambiguity, date_format, parsed
 from dlrun.data.table.encode import encode, learn_column, stacked
 from dlrun.data.table.read import Format, read_table
 from dlrun.data.table.table_file import TableFile
+from dlrun.data.table.targets import described
 from dlrun.errors import DataError, UserError
 from dlrun.models.mlp import mlp
 from dlrun.runs.cli import main
@@ -273,6 +277,40 @@ def test_given_splits_stay_as_they_are(tmp_path):
     data = loaded(None, f"data.train={train_file}", f"data.test={test_file}", target="spent")
     assert (data.size("train"), data.size("val"), data.size("test")) == (67, 23, 30)
     assert split_of(data, "test")[1].flatten().tolist() == pytest.approx([row["spent"] for row in found[90:]])
+
+
+@pytest.mark.parametrize("key", ["train", "val", "test", "source"])
+def test_a_file_that_would_not_be_read_is_refused(key, table, tmp_path):
+    frames = "data.source={_target_: dlrun.data.readers.frames.memory}"
+    word = frames if key == "source" else f"data.{key}={tmp_path}/none.csv"
+    with pytest.raises(UserError, match="expected one file of all rows, data.file=table.csv, or one per split"):
+        make(table, word)
+    if key in ("val", "test"):
+        with pytest.raises(UserError, match="expected one file of all rows"):
+            make(None, word, frames)
+
+
+def test_a_file_of_val_beside_folds_is_refused(table):
+    files = [f"data.train={table}", f"data.test={table}"]
+    assert loaded(None, *files, "data.folds=3").size("val") == 40
+    with pytest.raises(UserError, match=f"data.val={table} data.folds=3: .*\n  expected data.folds=0; or no data.val"):
+        loaded(None, *files, f"data.val={table}", "data.folds=3")
+
+
+def test_a_run_of_before_that_did_not_read_a_file_has_none(table):
+    config = OmegaConf.create({"data": compose("data=table", f"data.file={table}", "data.test=none.csv")[0]["data"]})
+    update_config(config)
+    assert config["data"]["test"] is None and config["data"]["file"] == str(table)
+
+
+def test_a_file_that_a_run_did_not_read_is_no_new_place_of_its_data(table, tmp_path, dl_run):
+    folder = trained(tmp_path / "run", ["data=table", f"data.file={table}", "data.target=bought", *SMALL])
+    before = (folder / ".hydra" / "config.yaml").read_bytes()
+    code, _, err = dl_run(f"resume={folder}", f"data.test={table}")
+    assert code == 2 and f"data.test={table}: the run read no data.test" in err
+    assert "expected data.file or data_dir" in err and (folder / ".hydra" / "config.yaml").read_bytes() == before
+    shutil.copy(table, tmp_path / "moved.csv")
+    assert dl_run(f"resume={folder}", f"data.file={tmp_path}/moved.csv")[0] == 0
 
 
 def test_rows_without_a_target_are_left_out(tmp_path):
@@ -587,6 +625,27 @@ def test_the_first_word_among_numbers_is_named(tmp_path):
     assert reason.endswith(f"; 80% are numbers, but {tmp_path / 'x.csv'}, line 6 has 'unknown4')")
 
 
+def test_numbers_with_a_comma_are_named_in_the_header(tmp_path):
+    """Left out if there are too many of them, else a category."""
+    lines = [f"{i % 9},5;{i},5;{'abc'[i % 3]};{i / 7}" for i in range(60)]
+    (tmp_path / "x.csv").write_text("few;many;kind;b\n" + "\n".join(lines) + "\n")
+    data = loaded(tmp_path / "x.csv", target="b")
+    assert data.header_lines["commas"] == "few: numbers with a comma are categories; with a point they are numbers"
+    assert "many (text or an id: 60 different values in 60 rows; numbers with a comma" in data.header_lines["left out"]
+    assert "commas" not in loaded(tmp_path / "x.csv", "++data.types.few=category", target="b").header_lines
+    series = build(compose("data=series", f"data.file={tmp_path}/x.csv", "data.target=b", "data.window=4")[0]["data"])
+    series.load(CPU)
+    assert series.header_lines["commas"].startswith("few: numbers with a comma")
+
+
+@pytest.mark.parametrize(("mean", "deviation", "text"), [
+    (5531.2, 1430.4, "5531 +/- 1430"), (0.5, 1.25, "0.50 +/- 1.25"), (1234567, 0.5, "1234567.000 +/- 0.500"),
+    (2e5, 79000, "200000 +/- 79000"), (3e9, 2e7, "3.000e+09 +/- 2.00e+07"), (0, 2e-9, "0.000e+00 +/- 2.00e-09"),
+])  # fmt: skip
+def test_a_mean_and_its_deviation_have_one_notation(mean, deviation, text):
+    assert described(mean, deviation) == text
+
+
 def test_numbers_of_too_many_digits_may_be_left_out_or_a_category(tmp_path):
     lines = "".join(f"{10**50 + i // 4},{i % 7},{i % 2}\n" for i in range(40))
     (tmp_path / "x.csv").write_text("card,a,b\n" + lines)
@@ -825,19 +884,28 @@ def test_only_tables_have_columns(command_name, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("target", ["bought", "spent"])
-def test_the_documented_server_predicts_what_the_run_predicts(target, tmp_path, monkeypatch, capsys):
-    """The Python of docs/tables.md, with an exported graph, its encoding and the threshold that val chose."""
+@pytest.mark.parametrize(("target", "form"), [("bought", "csv"), ("spent", "csv"), ("bought", "parquet")])
+def test_the_documented_server_predicts_what_the_run_predicts(target, form, tmp_path, monkeypatch, capsys):
+    """The Python of docs/tables.md, with an exported graph, its encoding and the threshold that val chose.
+
+    A Parquet file has days and times as such; the rows to predict are those of a CSV.
+    """
     import onnx
 
     table = [{k: v for k, v in row.items() if k not in ("name", "id")} for row in people()]
     table = [row | {"age": row["age"] or "NA"} for row in table]
     path = write(tmp_path / "people.csv", table)
-    keys = ["data=table", f"data.file={path}", f"data.target={target}", *LEARNS, *SMALL]
+    if form == "parquet":
+        rows = pl.read_csv(path, try_parse_dates=True, null_values="NA")
+        rows = rows.with_columns(seen=pl.col("born").cast(pl.Datetime) + pl.duration(minutes=77 * pl.col("spent")))
+        rows.write_csv(path)
+        rows.write_parquet(tmp_path / "people.parquet")
+    keys = ["data=table", f"data.file={path.with_suffix('.' + form)}", f"data.target={target}", *LEARNS, *SMALL]
     folder = trained(tmp_path / "run", keys + ["task.threshold=f1"] * (target == "bought"))
     assert command(monkeypatch, capsys, "export", folder, "--format", "onnx", "--out", tmp_path / "model.onnx")[0] == 0
     encoding = json.loads((tmp_path / "encoding.json").read_text(encoding="utf-8"))
     assert {"", "year", "missing"} <= {number["part"] for number in encoding["numbers"]}
+    assert (encoding["columns"]["born"] == "date") == (form == "parquet")
     notes = {each.key: json.loads(each.value) for each in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert encoding.get("threshold") == notes["dlrun"].get("threshold") != 0.5
     lines = [json.loads(line) for line in command(monkeypatch, capsys, "predict", folder, path)[1].splitlines()]

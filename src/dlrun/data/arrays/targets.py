@@ -33,7 +33,7 @@ def targets_of(y: np.ndarray | None, samples: int, learn: Learn, labels: tuple[s
         )
     if y.dtype.kind in "biuf":
         check_numbers("y", y)
-    if learn != "regression" and _is_one_hot(y):
+    if learn != "regression" and is_one_hot(y):
         y = y.argmax(1)
     if learn == "classification" or learn == "auto" and _are_classes(y):
         return _classes(y, labels)
@@ -44,7 +44,8 @@ def targets_of(y: np.ndarray | None, samples: int, learn: Learn, labels: tuple[s
     return Targets(real, ())
 
 
-def _is_one_hot(y: np.ndarray) -> bool:
+def is_one_hot(y: np.ndarray) -> bool:
+    """Whether y has rows of zeros with a single one."""
     return y.ndim == 2 and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
 
 
@@ -116,7 +117,7 @@ def like(y: np.ndarray | None, fitted: dict[str, Any], samples: int, has_names: 
                 f"y has {counted(targets.shape[1], 'target')} for each sample\n  expected {count}, as the run"
             )
         return targets
-    if y.ndim == 2 and not _is_one_hot(y):
+    if y.ndim == 2 and not is_one_hot(y):
         raise DataError(
             f"y has the shape {y.shape}\n  expected one class for each sample, {(len(y),)}, or rows of zeros with a "
             "single one: the run learned classes"

@@ -27,10 +27,13 @@ from dlrun.errors import DataError, UserError, counted, printable, some
 from dlrun.spec import Image
 from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Name, Positive, Sampler, Size
 
+CSV = "images.csv"  # the book's list, which is used if it is there
+
 
 class ImageFolder:
     """A data set of image files. Nothing is read before `load`, except the classes' names if the spec is read earlier.
 
+    csv: rows of path and label; None for images.csv if it is there.
     resize: (height, width) of the cached images, at least the spec's; None for the spec's. resident: whether all images
     are stored on the device or read ahead from the cache; auto: on the device if they take at most half the free
     memory. max_pixels: larger images are left out.
@@ -43,7 +46,7 @@ class ImageFolder:
         data_dir: str,
         root: DataPath,
         layout: Literal["auto", "folders", "flat", "csv"],
-        csv: Name,
+        csv: Name | None,
         path_column: Name | None,
         label_column: Name | None,
         folder: str,
@@ -65,6 +68,7 @@ class ImageFolder:
         sampler: Sampler,
     ) -> None:
         _check(spec, resize, layout, write_csv)
+        _check_csv(csv, layout, write_csv)
         self.config_spec: Image = spec
         self.classes: tuple[str, ...] | None = None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
@@ -111,7 +115,9 @@ class ImageFolder:
         self.restore(fitted, device)
         root, listing = self._list(Classes(self.classes or (), None, is_subset=True))
         if len(listing.classes) != len(self.classes or ()):
-            raise DataError(f"{root} has no class folders and no {self.csv}: there are no labels to compare with")
+            raise DataError(
+                f"{root} has no class folders and no {self.csv or CSV}: there are no labels to compare with"
+            )
         learned = self.levels
         self._read(root, listing)
         self.levels = learned
@@ -198,16 +204,16 @@ class ImageFolder:
         return self.storage.evaluate(split, self.eval_batch_size)
 
     def _csv(self, root: Path) -> Path:
-        return root / Path(os.path.expanduser(self.csv))
+        return root / Path(os.path.expanduser(self.csv or CSV))
 
     def _list(self, classes: Classes | None = None) -> tuple[Path, Listing]:
         """Find the root folder and list its images. classes: None for those of the config."""
         classes = classes or Classes(self.config_spec.labels, self.config_spec.classes)
         root = find_root(self.root, self.data_dir)
         file = self._csv(root)
-        if self.layout == "csv" and not file.is_file() and not self.write_csv:
+        if (self.csv or self.layout == "csv") and not file.is_file() and not self.write_csv:
             raise DataError(
-                f"data.csv={self.csv}: there is no file {file}\n"
+                f"data.csv={self.csv or CSV}: there is no file {file}\n"
                 "  expected rows of path and label; data.write_csv=true writes it from the class folders"
             )
         if file.is_file() and self.layout in ("auto", "csv"):
@@ -218,7 +224,7 @@ class ImageFolder:
                 raise DataError(f"data.write_csv=true: {root} has no class folders to write labels from")
         if self.config_spec.classes is not None and not listing.classes:
             raise DataError(
-                f"{root} has no class folders and no {self.csv}, data.spec.classes={self.config_spec.classes}\n"
+                f"{root} has no class folders and no {self.csv or CSV}, data.spec.classes={self.config_spec.classes}\n"
                 "  expected one folder per class, or data.spec.classes=null for images without labels"
             )
         return root, listing
@@ -238,6 +244,15 @@ def _check(spec: Image, resize: tuple[int, int] | None, layout: str, writes: boo
         raise UserError(
             "data.layout=flat is for images without labels: expected data.spec.classes=null, data.spec.labels=[] and "
             "data.write_csv=false"
+        )
+
+
+def _check_csv(csv: str | None, layout: str, writes: bool) -> None:
+    """Raise UserError for a list of images that would be neither read nor written."""
+    if csv and layout in ("folders", "flat") and not writes:
+        raise UserError(
+            f"data.csv={csv} data.layout={layout}: that layout reads no CSV\n"
+            "  expected data.layout=csv, or data.csv=null"
         )
 
 

@@ -12,7 +12,14 @@ from dlrun.data.series.windows import Windowing, longest, starts_of
 from dlrun.data.splits import SPLITS, shares_of, split_random
 from dlrun.data.table.columns import RowName, as_numbers, kind_of
 from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen_line
-from dlrun.data.table.prepare import NamedFrame, check_columns, describe_columns, describe_left_out, has_values
+from dlrun.data.table.prepare import (
+    NamedFrame,
+    check_columns,
+    describe_columns,
+    describe_left_out,
+    has_values,
+    with_commas,
+)
 from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.targets import learned, moments
 from dlrun.errors import DataError, UserError, counted
@@ -84,6 +91,7 @@ def prepare(part: NamedFrame, settings: TableSettings, windows: WindowSettings, 
     encoding |= {"targets": targets, "length": form.length, "horizon": form.horizon, "season": season, "last": last}
     steps = f"{counted(form.length, 'step')}" + (f", {form.horizon} ahead" if form.horizon else "")
     header_lines = rows.header_lines | {"windows": "; ".join([steps, *notes])} | {"columns": describe_columns(encoding)}
+    header_lines["commas"] = with_commas(encoding, settings.types)
     header_lines["left out"] = describe_left_out(left_out | {name: role for name, role in roles.items() if role})
     header_lines = {title: text for title, text in header_lines.items() if text}
     return Prepared(values, y, starts, encoding, header_lines, rows.ids, rows.names)

@@ -1,6 +1,7 @@
 """From the frames of a table to encoded rows, targets and splits."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from dlrun.data.table.columns import RowName, as_numbers, kind_of
+from dlrun.data.table.columns import COMMA, MOSTLY, RowName, as_numbers, kind_of
 from dlrun.data.table.dates import ambiguity
 from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen, unseen_line
 from dlrun.data.table.joined import NamedFrame, joined
@@ -71,6 +72,7 @@ def prepare(parts: Mapping[str, NamedFrame], settings: TableSettings, where: str
         "columns": describe_columns(encoding),
         "left out": not_learned,
     }
+    header_lines["commas"] = with_commas(encoding, settings.types)
     header_lines["dates"] = "; ".join(column.note for column in used.values() if column.note)
     header_lines["unseen"] = "; ".join(f"{name}: {column.unseen}" for name, column in used.items() if column.unseen)
     x = stacked([column.learned for column in used.values()])
@@ -192,6 +194,19 @@ def describe_columns(encoding: Encoding) -> str:
         more = sizes.get(name, kind if "%" in kind else "")  # how many levels, or the format of a date
         kinds.setdefault("date" if "%" in kind else kind, []).append(name + (f" ({more})" if more else ""))
     return "; ".join(f"{counted(len(names), kind)}: {some(names, 12)}" for kind, names in kinds.items())
+
+
+def with_commas(encoding: Encoding, chosen: Container[str]) -> str:
+    """Report categories that are numbers with a comma, for the run's header; "" if there are none.
+
+    chosen: columns whose kind the user chose, which are not reported.
+    """
+    levels = {each["column"]: [level for level in each["levels"] if level] for each in encoding["categories"]}
+    found = {name: [level for level in texts if re.match(COMMA, level)] for name, texts in levels.items()}
+    names = [name for name in levels if found[name] and len(found[name]) >= MOSTLY * len(levels[name])]
+    if names := [name for name in names if name not in chosen]:
+        return f"{some(names, 12)}: numbers with a comma are categories; with a point they are numbers"
+    return ""
 
 
 def describe_left_out(left_out: Mapping[str, str]) -> str:

@@ -22,6 +22,7 @@ from dlrun.data.table.joined import texts_of
 from dlrun.data.table.like import cleaned, form_like
 from dlrun.data.table.prepare import NamedFrame, Prepared, TableSettings, check_columns, prepare, prepare_like
 from dlrun.data.table.read import Origin, read_table
+from dlrun.data.table.targets import described
 from dlrun.data.table.text import Format, TableText, check_format
 from dlrun.errors import DataError, UserError, first_line
 from dlrun.output.as_json import as_json
@@ -76,7 +77,7 @@ class TableFile(Encoded):
         eval_batch_size: Count,
     ) -> None:
         self.paths = {"all": file} if file else {"train": train, "val": val, "test": test}
-        _check(self.paths, source is not None, train)
+        _check(file, source is not None, train, val or test)
         check_kinds(types)
         self.source: Callable[[], Mapping[str, pl.DataFrame]] | None = source
         self.data_dir = Path(os.path.expanduser(data_dir))
@@ -184,17 +185,26 @@ class TableFile(Encoded):
         spec, target = self.spec, ", ".join(self.spec.target_names)
         if spec.classes:
             return f"{target}: classification, {spec.classes} classes: {', '.join(spec.labels[:10])}"
-        means = ", ".join(f"{m:.4g} +/- {s:.3g}" for m, s in zip(spec.target_means, spec.target_stds, strict=True))
+        means = ", ".join(map(described, spec.target_means, spec.target_stds))
         return f"{target}: regression{f' in {self.unit}' if self.unit else ''}; mean and deviation {means}"
 
     def _prepare(self) -> Prepared:
         if self.prepared is None:
+            self._check_folds()
             parts, where = self._read()
             if self.is_like:
                 self.prepared = prepare_like(parts, self.settings, self.fitted(), self.keeps_splits)
             else:
                 self.prepared = prepare(parts, self.settings, where)
         return self.prepared
+
+    def _check_folds(self) -> None:
+        """Raise UserError for a file of val beside folds, unless all rows are scored alike."""
+        if self.folds and self.paths.get("val") and (self.keeps_splits or not self.is_like):
+            raise UserError(
+                f"data.val={self.paths['val']} data.folds={self.folds}: each fold is val once, so val has no file\n"
+                "  expected data.folds=0; or no data.val, and a data.train with all rows to divide into folds"
+            )
 
     def _read(self) -> tuple[dict[str, NamedFrame], str]:
         """Return the parts of the table and its name."""
@@ -228,8 +238,9 @@ def _row_of(name: str, row: int) -> str:
     return f"the table, row {row + 1}" + ("" if name == "all" else f" of {name}")
 
 
-def _check(files: Mapping[str, str | None], has_source: bool, train: str | None) -> None:
-    if ("all" in files) + has_source + (train is not None) != 1:
+def _check(file: str | None, has_source: bool, train: str | None, held: str | None) -> None:
+    """Raise UserError unless the rows come from one place. held: a file for val or test, which stands beside train."""
+    if (file is not None) + has_source + (train is not None) != 1 or held and train is None:
         raise UserError(
             "data.file, data.train: expected one file of all rows, data.file=table.csv, or one per split: "
             "data.train=train.csv and data.val or data.test or both"

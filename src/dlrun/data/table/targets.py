@@ -1,5 +1,6 @@
 """The targets and weights of a table's rows: which are classes, which are real numbers."""
 
+from math import floor, log10
 from typing import Any
 
 import numpy as np
@@ -106,3 +107,11 @@ def weights_of(frame: pl.DataFrame, settings: TableSettings, row_name: RowName, 
     if not weights[train].any():
         raise DataError(f"data.weights={name}: all weights of the train split are 0\n  expected some above 0")
     return (weights / weights[train].mean()).astype(np.float32)
+
+
+def described(mean: float, deviation: float) -> str:
+    """Write a mean and a deviation in one notation, which gives the deviation three digits."""
+    if not 1e-4 <= deviation < 1e7:
+        return f"{mean:.3e} +/- {deviation:.2e}"
+    decimals = max(0, 2 - floor(log10(deviation)))
+    return f"{mean:.{decimals}f} +/- {deviation:.{decimals}f}"
