@@ -550,7 +550,9 @@ def test_importances_that_are_not_numbers_are_ignored(content, tmp_path):
     assert importance_of(tmp_path) == {} and not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", ["pickle", "[]", '{"rows": "all", "key": null, "ended": []}'])
+@pytest.mark.parametrize(
+    "content", ["pickle", "[]", "{}", '{"steps": {"val/loss": "all"}, "key": null, "ended": [], "place": {}}']
+)
 def test_the_position_of_a_tracker_is_data(content, tmp_path):
     """The process of the tracker fails, which costs the run one line."""
     folder = write_run(tmp_path / "run", 2)

@@ -270,7 +270,7 @@ class Supervised(SampleTask):
         return self._predictions(out)
 
     def _returned(self, net: nn.Module, x: Tensor) -> Tensor:
-        return returned(net, net(x), len(x), self.spec.outputs)
+        return returned(net, net(x), x.shape[0], self.spec.outputs)  # len would fix the size in an exported graph
 
     def _predictions(self, out: Tensor) -> Tensor:
         if self.spec.classes is None:

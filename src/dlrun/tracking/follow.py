@@ -13,6 +13,7 @@ from filelock import FileLock
 from dlrun.config.build import build
 from dlrun.config.check import check_section
 from dlrun.config.saved import plain, read_config
+from dlrun.errors import check_state
 from dlrun.output.folders import best_weights
 from dlrun.output.rows import parse_row
 from dlrun.output.tracking import FOLDER
@@ -102,7 +103,8 @@ class _Position:
         self.steps, self.run_id, self.ended = dict[str, int](), None, list[int]()
         if path.exists():
             saved = json.loads(read_whole(path))
-            if saved.get("place") == destination and "steps" in saved:
+            check_state(saved, {"steps": dict, "key": str | None, "ended": list, "place": dict})
+            if saved["place"] == destination:
                 self.steps = {str(name): int(step) for name, step in saved["steps"].items()}
                 self.run_id, self.ended = saved["key"], saved["ended"]
 
