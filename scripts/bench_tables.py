@@ -99,7 +99,7 @@ def load(file: Path) -> dict[str, float]:
     before, started = resident("VmRSS"), time.perf_counter()
     data.load(torch.device("cpu"))
     seconds = time.perf_counter() - started
-    encoded = data.resident.x["fit"].nbytes / 2**20
+    encoded = data.resident.x["train_arrays"].nbytes / 2**20
     return {"seconds": seconds, "memory": resident("VmHWM") - before, "encoded": encoded}
 
 
