@@ -63,8 +63,8 @@ def prepare(part: NamedFrame, settings: TableSettings, windows: WindowSettings, 
     has = has_values(rows.frame, settings.target)
     if not has.any():
         raise DataError(f"{where}: the target {settings.target[0]} has no values\n  expected a value in most rows")
-    known = rows.frame.select(settings.target).filter(pl.Series(has))
-    targets = learned(known, settings, lambda row: rows.row_name(int(np.flatnonzero(has)[row])), where)[1]
+    labelled = rows.frame.select(settings.target).filter(pl.Series(has))
+    targets = learned(labelled, settings, lambda row: rows.row_name(int(np.flatnonzero(has)[row])), where)[1]
     y = targets_of(rows.frame, targets, rows.row_name)
     form = _form(rows, windows, "labels" in targets[0], where)
     splits = _splits(rows, settings, y, form)
