@@ -16,14 +16,14 @@ HERE = Path(__file__).parent
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this build of torch has CUDA itself")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler is here")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_every_model_trains_on_a_pretended_gpu_and_resumes_to_the_bit(precision):
+def test_every_model_trains_on_a_fake_gpu_and_resumes_to_the_bit(precision):
     run_tests(str(HERE / "train" / "test_resume.py"), "-k", f"every_model and {precision}")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this build of torch has CUDA itself")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler is here")
-def test_recorded_steps_give_the_same_bits_on_a_pretended_gpu():
+def test_recorded_steps_give_the_same_bits_on_a_fake_gpu():
     run_tests(str(HERE / "system" / "test_graphs.py"))
     run_tests(str(HERE / "train" / "test_resume.py"), "-k", "every_setting and graphs")
 

@@ -5,9 +5,8 @@ from collections.abc import Collection, Sequence
 import polars as pl
 
 from dlrun.data.table.encode import Encoding
+from dlrun.data.table.joined import TEXTS
 from dlrun.data.table.text import Format
-
-TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
 def form_like(form: Format, encoding: Encoding) -> Format:

@@ -242,6 +242,7 @@ def _check(file: str | None, has_source: bool, train: str | None, held: str | No
     """Raise UserError unless the rows come from one place. held: a file for val or test, which stands beside train."""
     if (file is not None) + has_source + (train is not None) != 1 or held and train is None:
         raise UserError(
-            "data.file, data.train: expected one file of all rows, data.file=table.csv, or one per split: "
-            "data.train=train.csv and data.val or data.test or both"
+            "data.file, data.train, data.val, data.test: these do not go together\n"
+            "  expected one file of all rows, data.file=table.csv, or one per split: data.train=train.csv with data.val, "
+            "data.test or both"
         )
