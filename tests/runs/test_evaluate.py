@@ -1,31 +1,18 @@
 """dl-runs evaluate on other files: read, split and encoded as the run's own."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from finished_runs import trained
+from finished_runs import command, trained
 from PIL import Image
 
-from dlrun.runs.cli import main
 from dlrun.train.finished import FinishedRun
 
 SMALL = ["model=mlp", "model.hidden=[8]", "trainer.epochs=2"]
 RANDOM = np.random.RandomState(0)
-
-
-def command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["dl-runs", *map(str, arguments)])
-    code = 0
-    try:
-        main()
-    except SystemExit as error:
-        code = error.code
-    return code, *capsys.readouterr()
 
 
 def metrics(monkeypatch, capsys, *arguments: object) -> dict[str, float]:

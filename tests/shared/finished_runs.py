@@ -1,6 +1,7 @@
 """Finished runs: trained on small data, or pretended, with initial weights."""
 
 import json
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from runs import compose, train, undrawn, write_mnist
 from dlrun.config.build import build
 from dlrun.errors import UserError
 from dlrun.output.checkpoint import save
+from dlrun.runs.cli import main
 from dlrun.train.assemble import assemble
 
 CPU = ["trainer.device=cpu", "trainer.epochs=1", "trainer.log_every=0"]
@@ -103,3 +105,15 @@ def small_overrides(model: str, kind: str, folder: Path) -> list[str]:
         write_mnist(folder, side=side)
         return overrides
     raise AssertionError(f"{model} takes no small images")
+
+
+def command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
+    """Run `dl-runs` in this process: (exit code, standard output, standard error)."""
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["dl-runs", *map(str, arguments)])
+    code = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code
+    return code, *capsys.readouterr()

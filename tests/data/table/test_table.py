@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from finished_runs import trained, untrained
+from finished_runs import command, trained, untrained
 from omegaconf import OmegaConf
 from runs import CONFIGS, compose, rows, train
 from toys import CPU, make_task
@@ -32,7 +32,6 @@ from dlrun.data.table.table_file import TableFile
 from dlrun.data.table.targets import described
 from dlrun.errors import DataError, UserError
 from dlrun.models.mlp import mlp
-from dlrun.runs.cli import main
 from dlrun.runs.importance import columns_of
 from dlrun.spec import Columns, Table
 
@@ -388,16 +387,6 @@ def test_networks_accept_categories(categories):
 def run(table, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "a"
     return trained(folder, ["data=table", f"data.file={table}", "data.target=bought", *SMALL, *LEARNS])
-
-
-def command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["dl-runs", *map(str, arguments)])
-    code = 0
-    try:
-        main()
-    except SystemExit as error:
-        code = error.code
-    return code, *capsys.readouterr()
 
 
 def test_run_predicts_raw_rows_and_its_own_predictions(run, table, tmp_path, monkeypatch, capsys):

@@ -243,6 +243,6 @@ def _check(file: str | None, has_source: bool, train: str | None, held: str | No
     if (file is not None) + has_source + (train is not None) != 1 or held and train is None:
         raise UserError(
             "data.file, data.train, data.val, data.test: these do not go together\n"
-            "  expected one file of all rows, data.file=table.csv, or one per split: data.train=train.csv with data.val, "
-            "data.test or both"
+            "  expected one file of all rows, data.file=table.csv, or one per split: data.train=train.csv and "
+            "data.val, data.test or both"
         )
