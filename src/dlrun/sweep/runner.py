@@ -165,9 +165,9 @@ class Runner:
         except OSError as error:
             raise cannot_write(self.state.folder, error) from None
         self._started(Running(jobs, slot, child, size, is_known=is_resumed))
-        how = " resumed" if is_resumed else ""
+        how = "as one network, resumed" if is_resumed else "tried as one network"
         numbers = spoken([job.number for job in jobs], first=1, to="-")
-        self.screen.start(f"[{numbers}/{self.state.total}] as one network{how}")
+        self.screen.start(f"[{numbers}/{self.state.total}] {how}")
 
     def _started(self, one: Running) -> None:
         """Take note of a process that was created."""

@@ -63,8 +63,8 @@ def require_answer(url: str) -> None:
 
     try:
         urlopen(url, timeout=ANSWER).close()
-    except HTTPError:
-        return
+    except HTTPError as error:
+        error.close()
     except OSError as error:
         reason = getattr(error, "reason", error)
         if not isinstance(reason, SSLError):  # the tracker's package may have certificates of its own
