@@ -223,6 +223,11 @@ class Tokens:
         """Return the vocabulary in the order of its ids from 4 on, or () if it is unknown. May read the data."""
         return ()
 
+    @property
+    def is_restored(self) -> bool:
+        """Whether the vocabulary is that of a finished run, whose weights will be loaded into the network."""
+        return False
+
     def __str__(self) -> str:
         return f"Tokens(length={self.length}, vocab={self.vocab}, classes={self.classes})"
 

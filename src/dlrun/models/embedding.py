@@ -73,7 +73,7 @@ def make_embedding(spec: Tokens, embed: Embed, init: str) -> Embedding:
             "model.embedding.train=false without model.embedding.file leaves random vectors as they are: "
             "expected a file of vectors, or model.embedding.train=true"
         )
-    if embed.file is not None and (words := spec.words()):  # without words, the weights will come from a checkpoint
+    if embed.file is not None and not spec.is_restored and (words := spec.words()):
         path = Path(os.path.expanduser(embed.file))
         vectors, num_vectors = read_vectors(path, words, embed.size)
         with torch.no_grad():

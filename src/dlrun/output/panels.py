@@ -70,7 +70,9 @@ def rows_of_maps(layers: dict[str, np.ndarray]) -> "Figure":
 
 def words_and_gates(words: list[str], curves: dict[str, np.ndarray], label: str, p: np.ndarray) -> "Figure":
     """Draw curves over the words of a text, above the probability of a label after each word."""
-    figure, _ = new_figure(max(6.4, 0.17 * len(words) + 1), 4.4)
+    labels = drawable(words, most=14)
+    height = 4.1 + 0.055 * max(map(len, labels))  # inches; the words stand upright below the curves
+    figure, _ = new_figure(max(6.4, 0.17 * len(words) + 1), height)
     figure.clear()
     rows = figure.subplots(2 if curves else 1, 1, sharex=True, squeeze=False)[:, 0]
     upper, lower = rows[0], rows[-1]
@@ -83,6 +85,6 @@ def words_and_gates(words: list[str], curves: dict[str, np.ndarray], label: str,
     lower.plot(p, color=DARK, marker=".", linewidth=1.2)
     lower.axhline(0.5, color=GREY, linewidth=0.8)
     lower.set(ylabel=f"p of {drawable([label], ['the class'])[0]}", ylim=(-0.02, 1.02))
-    lower.set_xticks(range(len(words)), drawable(words, most=14), rotation=90, fontsize=7)
+    lower.set_xticks(range(len(words)), labels, rotation=90, fontsize=7)
     lower.grid()
     return figure
