@@ -46,7 +46,7 @@ def test_every_experiment_reaches_its_expected_result(name: str, tmp_path: Path)
     absent = ("was not downloaded", "data.root=", "data.source.folder")
     if done.returncode == 2 and any(words in done.stderr for words in absent):
         pytest.skip("its data is not at hand")
-    if done.returncode == 2 and "init=outputs/" in done.stderr:
+    if done.returncode and ("init=outputs/" in done.stderr or "dl-run experiment=imdb_glove_vectors" in done.stderr):
         pytest.skip("the run that it starts from is not at hand")
     assert done.returncode == 0, done.stderr
     if setting:

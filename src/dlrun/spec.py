@@ -233,6 +233,17 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Words(Tokens):
+    """The words of a vocabulary, each with how often it occurs beside each other one; new inputs are texts of them.
+
+    length: tokens that are kept of a text. vocab: ids as in Tokens, of which those from 4 on are words.
+    """
+
+    def __str__(self) -> str:
+        return f"Words(vocab={self.vocab})"
+
+
+@dataclass(frozen=True)
 class Mask:
     """Images of one size, each with a mask: a class for every pixel.
 
@@ -297,7 +308,7 @@ class Function:
 
 
 Labelled = Image | Table | Columns | Series | Tokens | Mask  # may have classes
-SampleSpec = Labelled | Function
+SampleSpec = Labelled | Function | Words
 Spec = SampleSpec | Env
 
 

@@ -107,7 +107,7 @@ def of_text(net: Recurrent, x: Tensor, spec: Tokens, predict: Callable, labels: 
     if not len(tokens):
         return {}
     words = ["", "(start)", "?", "", *spec.words()]
-    names = [words[k] for k in tokens.tolist()]
+    names = [words[k] if k < len(words) else "?" for k in tokens.tolist()]
     inputs = net.embedding(tokens[None])
     for layer in net.layers[:-1]:
         inputs = layer(inputs)[0]
