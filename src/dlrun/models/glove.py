@@ -46,7 +46,9 @@ class GloVe(nn.Module):
             files["neighbours.csv"] = write_neighbours(self.neighbours, words, vectors)
         if self.pairs:
             files["similarity.csv"] = write_similarity(self.pairs, words, vectors)
-        return Report(files=files, numbers={"similarity": similarities(self.pairs, words, vectors)})
+        found = similarities(self.pairs, words, vectors)
+        table = [[pair, "-" if cosine is None else f"{cosine:.4f}"] for pair, cosine in found.items()]
+        return Report(files=files, numbers={"similarity": found}, table=[["pair", "cosine"], *table] if table else [])
 
 
 def glove(spec: Words | Unlabelled, *, size: Size, neighbours: list[str], pairs: list[tuple[str, str]]) -> GloVe:

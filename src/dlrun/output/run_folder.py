@@ -55,6 +55,7 @@ class RunFolder:
         self.windows: list[dict[str, float]] = []
         self.lines: list[bytes] = []
         self.board = Board(folder, axis, self.print)
+        self.table: list[list[str]] = []  # of the reports, for the terminal
         self.started, self.is_stdout_open = time.time(), True
         self.out: TextIO | None = None
         self.images = folder / "images"
@@ -201,6 +202,7 @@ class RunFolder:
         for name, text in report.files.items():
             write_whole(self.folder / name, text)
         self.plots.take(report)
+        self.table = report.table or self.table
         return {name: self._as_lists(name, value) for name, value in report.numbers.items()}
 
     def _as_lists(self, name: str, value: object) -> object:

@@ -29,7 +29,9 @@ from dlrun.sweep.goals import (
     value_names,
 )
 from dlrun.sweep.page import page
+from dlrun.sweep.running import spoken
 from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
+from dlrun.sweep.tables import have_one_problem, own_tables
 
 PAGE_EVERY = 5.0  # seconds
 FINAL = ("refused", "diverged")  # a repeated job would end the same way
@@ -174,9 +176,14 @@ def _cell(values: list[float | None]) -> str:
 
 
 def failures(jobs: list[Job]) -> str:
-    """List the failed jobs, each with the line of its log that gives the cause."""
+    """List the failed jobs, each with the line of its log that gives the cause; those with the same one in one line."""
+    causes: dict[tuple[str, str], list[int]] = {}
+    for job in jobs:
+        if job.has_failed:
+            causes.setdefault((job.status, job.error or "(its log is empty)"), []).append(job.number)
     return "\n".join(
-        f"job {job.number} {job.status}: {job.error or '(its log is empty)'}" for job in jobs if job.has_failed
+        f"job{'s' if len(numbers) > 1 else ''} {spoken(numbers)} {status}: {error}"
+        for (status, error), numbers in causes.items()
     )
 
 
@@ -184,9 +191,11 @@ def closing(state: State, stopped: int) -> str:
     """Return the closing text: the table, failures, the best job, and the command that resumes an unfinished sweep."""
     jobs, folder = state.jobs, state.folder
     blocks = [report(jobs, columns(sys.stdout, 10_000))]
+    if text := own_tables(state):
+        blocks.append(text)
     if text := failures(jobs):
         blocks.append(text)
-    for setting in best_settings(jobs, goals(state)):
+    for setting in best_settings(jobs, goals(state)) if have_one_problem(jobs) else ():
         values = ", ".join(f"{name} {_cell(setting.values(name))}" for name, _ in goals(state))
         blocks.append(f"best: {numbered(setting)}, {values}\n  {command_line(state, setting)}")
     left = state.total - sum(job.status not in OPEN for job in jobs)

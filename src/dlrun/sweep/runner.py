@@ -232,7 +232,7 @@ class Runner:
             if job.status in DONE:
                 self.screen.show(f"job {job.number} {job.status}{summed_up(job)}")
             elif not self.requests.first:
-                self.screen.fail(f"job {job.number} {job.status} (exit code {job.code})", logs[job.number])
+                self.screen.fail(f"job {job.number}", f"{job.status} (exit code {job.code})", logs[job.number])
 
     def undo(self, one: Running, code: int) -> None:
         """If a stack did not start, run its jobs one after another, or in smaller stacks if it was too large."""

@@ -75,7 +75,8 @@ class Race(SampleTask):
         names = ["n", *self.scores]
         rows = self.times.rows
         times = [dict(zip(names, row, strict=True)) for row in rows]
-        return Report({"race": partial(race, names[1:], rows)}, numbers={"times": times})
+        table = [names, *([f"{row[0]:.0f}", *(f"{time:.4g}" for time in row[1:])] for row in rows)]
+        return Report({"race": partial(race, names[1:], rows)}, numbers={"times": times}, table=table)
 
 
 @torch.no_grad()

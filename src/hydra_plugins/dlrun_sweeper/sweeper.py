@@ -59,7 +59,10 @@ class JobSweeper(Sweeper):
         self.loader = hydra_context.config_loader
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run all jobs and report them. Exits with 1 if a job failed, with 128 + N if signal N stopped the sweep."""
+        """Run all jobs and report them.
+
+        Exits with 1 if a job failed, with 2 if all were refused, with 128 + N if signal N stopped the sweep.
+        """
         from dlrun.config.hydra_section import check_launcher
         from dlrun.config.saved import container
         from dlrun.output.json_line import ENDING
@@ -118,7 +121,8 @@ class JobSweeper(Sweeper):
             stopped = runner.run()
         screen.show(closing(state, stopped))
         if stopped or any(job.code not in (0, None) and job.status != "pruned" for job in state.jobs):
-            sys.exit(128 + stopped if stopped else 1)
+            is_refused = all(job.status == "refused" for job in state.jobs)
+            sys.exit(128 + stopped if stopped else 2 if is_refused else 1)
 
     def opened(
         self, settings: "Settings", arguments: list[str], axes: "list[Axis]", base: dict, jobs: "list[Job]"
