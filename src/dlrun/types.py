@@ -83,6 +83,7 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]  # NumPy's range
 Name = Annotated[str, Filled()]
 Keep = Annotated[str, BestOf()]
 Positive = Annotated[float, Range(0, open_low=True)]
+Entry = Annotated[float, Range(-1e6, 1e6)]  # of a kernel, whose products stay finite
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1, open_low=True)]  # more than nothing
 Fraction = Annotated[float, Range(0, 1)]

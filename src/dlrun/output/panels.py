@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+ROWS = "rows.npz"  # in a run's folder: the rows of images of its report
 CELLS = 64  # images of at most this number of pixels show their numbers
 
 
@@ -65,6 +66,20 @@ def rows_of_maps(layers: dict[str, np.ndarray]) -> "Figure":
         for axes, values in zip(places[row * columns :], maps, strict=False):
             axes.imshow(values, cmap="viridis", interpolation="nearest")
         places[row * columns].set_title(name, fontsize=9, loc="left")
+    return figure
+
+
+def image_rows(rows: dict[str, np.ndarray]) -> "Figure":
+    """Draw strips of images (H, W, C), bytes, below each other, each below its label."""
+    width = 7.2
+    heights = [width * row.shape[0] / row.shape[1] + 0.28 for row in rows.values()]
+    figure, _ = new_figure(width, sum(heights))
+    figure.clear()
+    places = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, label, row in zip(places, drawable(rows, most=90), rows.values(), strict=True):
+        axes.imshow(row.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_title(label, fontsize=9, loc="left", pad=3)
+        axes.set_axis_off()
     return figure
 
 

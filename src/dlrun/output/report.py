@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass
@@ -13,6 +16,7 @@ class Report:
     that return frames and frames per second, None if no video is wanted, or the reason why there is none. files: texts
     by file name, for the run's folder. numbers: entries of the summary; large matrices (NumPy) become files. table:
     what the terminal shows of these at the end, of a sweep for each of its jobs: rows of cells, the first one its head.
+    rows: of images, by label, each a strip (H, W, C) of bytes; a sweep draws those of its jobs on one sheet.
     """
 
     figures: dict[str, Callable[[], Any]] = field(default_factory=dict)
@@ -21,3 +25,4 @@ class Report:
     files: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
     table: list[list[str]] = field(default_factory=list)
+    rows: "dict[str, np.ndarray]" = field(default_factory=dict)

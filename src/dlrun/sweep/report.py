@@ -30,6 +30,8 @@ from dlrun.sweep.goals import (
 )
 from dlrun.sweep.page import page
 from dlrun.sweep.running import spoken
+from dlrun.sweep.sheet import FILE as SHEET
+from dlrun.sweep.sheet import write_sheet
 from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
 from dlrun.sweep.tables import have_one_problem, own_tables
 
@@ -76,6 +78,7 @@ class Report:
         write_whole(folder / "results.json", as_json(finite(results), indent=1) + "\n")
         if at_once:
             write_out_of_fold(state)
+            write_sheet(state)
         if len(self.goals) == 1 and best:
             self._link(best[0].first)
         if at_once or time.monotonic() - self.written > PAGE_EVERY:
@@ -208,5 +211,5 @@ def closing(state: State, stopped: int) -> str:
     elif any(job.has_failed and job.status not in FINAL for job in jobs):
         command = f"dl-run -m sweep.resume={shlex.quote(str(folder))} sweep.retry=failed"
         blocks.append(f"repeat the failed jobs with: {command}")
-    files = [folder / name for name in ("results.csv", "report.html", OUT_OF_FOLD)]
+    files = [folder / name for name in ("results.csv", "report.html", OUT_OF_FOLD, SHEET)]
     return "\n" + "\n\n".join([*blocks, "\n".join(str(file) for file in files if file.exists())])
