@@ -88,7 +88,8 @@ def test_jobs_finish_fail_or_are_refused_independently(own):
 
     best = next(line for line in out.splitlines() if line.startswith("  dl-run "))
     assert best.endswith(" --config-dir=mine"), "what it says starts that job"
-    assert "sweep of 6 jobs in " in out and err.count("dl-run: seed=-1: expected an integer >= 0") == 2
+    assert "sweep of 6 jobs in " in out and err.count("dl-run: seed=-1: expected an integer >= 0") == 1
+    assert "job 5 refused (exit code 2), as job 2" in out
     assert "job 2 refused (exit code 2)" in out and "job 3 diverged (exit code 1)" in out
     grid, means = table_of(out).split("\n\n")[:2]
     assert grid.splitlines()[0].split()[0] == "job" and len(grid.splitlines()) == 8
@@ -110,8 +111,8 @@ def test_an_experiment_can_sweep_by_itself_and_two_at_once(own):
     both = [start(own, "--config-dir=mine", "experiment=grid", "seed=7", "data.batch_size=0") for _ in range(2)]
     for process in both:
         out, err = process.communicate(timeout=400)
-        assert process.returncode == 1
-        assert "sweep of 2 jobs in " in out and err.count("data.batch_size=0: expected an integer >= 1") == 2
+        assert process.returncode == 2, "every job was refused"
+        assert "sweep of 2 jobs in " in out and err.count("data.batch_size=0: expected an integer >= 1") == 1
         assert "\nall jobs with experiment=grid seed=7 data.batch_size=0\n\njob   " in out
         assert "\n0  optimizer.lr=0.1   " in table_of(out) and table_of(out).count("  refused\n") == 2
         assert "Traceback" not in err
