@@ -18,7 +18,6 @@ from dlrun.models.vectors import read_vectors, write_neighbours, write_similarit
 from dlrun.output.checkpoint import load
 from dlrun.output.folders import read_summary
 from dlrun.spec import Tokens
-from dlrun.train.finished import FinishedRun
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -150,7 +149,7 @@ def run_keys(root):
 
 
 def test_a_run_writes_its_vectors_and_neighbours(first):
-    root, _ = first
+    root, config = first
     best = load(root / "first" / "checkpoints" / "best.ckpt")
     words = best["data"]["words"]
     vectors, count = read_vectors(root / "first" / "vectors.txt", words, 8)
@@ -162,7 +161,11 @@ def test_a_run_writes_its_vectors_and_neighbours(first):
     nearest = cosines.argsort(descending=True)[1].item()
     assert rows[0]["neighbour"] == words[nearest]
     assert float(rows[0]["cosine"]) == pytest.approx(cosines[nearest].item(), abs=1e-4)
-    again = FinishedRun(root / "first").task.net.report().files  # from the folder alone
+    data = build(config["data"])
+    data.restore(best["data"], CPU)
+    net = build(config["model"])(data.spec)  # as one that is loaded from its checkpoint
+    net.load_state_dict(best["state_dict"])
+    again = net.report().files
     assert again == {
         name: (root / "first" / name).read_text() for name in ("vectors.txt", "neighbours.csv", "similarity.csv")
     }
