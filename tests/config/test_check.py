@@ -30,6 +30,7 @@ VALUES = {
     "data.val_fraction=2": "a number in",
     "data.augment.crop=-1": "an integer >= 0",
     "data.mean=[a]": "a list, each a number",
+    "task.unfreeze=[[head]]": "task.unfreeze=[['head']]: expected a list of pairs [text, number > 0]",
     "data.spec.shape=[1,8]": "a list of 3: an integer >= 1, an integer >= 1, an integer >= 1",
     "model.hidden=[0]": "a list, each an integer >= 1",
     "model.hidden=64": "a list, each an integer >= 1",

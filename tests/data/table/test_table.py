@@ -278,15 +278,28 @@ def test_given_splits_stay_as_they_are(tmp_path):
     assert split_of(data, "test")[1].flatten().tolist() == pytest.approx([row["spent"] for row in found[90:]])
 
 
-@pytest.mark.parametrize("key", ["train", "val", "test", "source"])
-def test_a_file_that_would_not_be_read_is_refused(key, table, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (["file", "train"], "data.file and data.train do not go together"),
+        (["file", "val"], "data.file and data.val do not go together"),
+        (["file", "test"], "data.file and data.test do not go together"),
+        (["file", "source"], "data.file and data.source do not go together"),
+        (["source", "test"], "data.source and data.test do not go together"),
+        (["val"], "data.val without data.train"),
+        (["val", "test"], "data.val and data.test without data.train"),
+        ([], "no file of rows is given"),
+    ],
+)
+def test_files_of_which_one_would_not_be_read_are_refused(words, wrong, table, tmp_path):
+    """The error names the keys that were given."""
     frames = "data.source={_target_: dlrun.data.readers.frames.memory}"
-    word = frames if key == "source" else f"data.{key}={tmp_path}/none.csv"
-    with pytest.raises(UserError, match="expected one file of all rows, data.file=table.csv, or one per split"):
-        make(table, word)
-    if key in ("val", "test"):
-        with pytest.raises(UserError, match="expected one file of all rows"):
-            make(None, word, frames)
+    others = [frames if key == "source" else f"data.{key}={tmp_path}/none.csv" for key in words if key != "file"]
+    with pytest.raises(UserError) as refused:
+        make(table if "file" in words else None, *others)
+    first, second = str(refused.value).splitlines()
+    assert first == wrong
+    assert second.startswith("  expected one file of all rows, data.file=table.csv, or one per split: data.train=")
 
 
 def test_a_file_of_val_beside_folds_is_refused(table):
