@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dlrun.api.frames import as_polars, as_rows
-from dlrun.api.pictures import as_file, is_picture
+from dlrun.api.images import as_file, is_image
 from dlrun.api.samples import as_array, is_frame, refuse_masked
 from dlrun.errors import UserError, first_line
 from dlrun.output.failures import within_memory
@@ -221,12 +221,12 @@ def _images(run: FinishedRun, x: Any, fit: bool) -> Iterator[tuple[list[str], Te
     form = getattr(run.data, "form", files.ListFormat())
     decoded: list[tuple[str, Tensor]] = []
     is_stored = False
-    is_one = isinstance(x, str | PathLike) or is_picture(x)
+    is_one = isinstance(x, str | PathLike) or is_image(x)
     for i, each in enumerate([x] if is_one else _several(x, "image", expected)):
         if isinstance(each, str | PathLike):
             decoded += files.images([expanduser(each)], shape, how, decoding, form)
             is_stored = True
-        elif is_picture(each):
+        elif is_image(each):
             name = f"image {i}"
             decoded.append((name, files.decoded(name, as_file(each), shape, how, decoding)))
         else:

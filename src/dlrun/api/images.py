@@ -13,7 +13,7 @@ WITH_ALPHA = {"PA": "RGBA", "La": "LA", "RGBa": "RGBA"}  # and the modes of file
 IN_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 
 
-def is_picture(value: object) -> bool:
+def is_image(value: object) -> bool:
     """Whether it is an image of Pillow."""
     return hasattr(value, "save") and hasattr(value, "getbands")
 
