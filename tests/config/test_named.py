@@ -161,7 +161,7 @@ def test_losses_that_return_a_mean_cannot_be_weighted(own, tmp_path):
     [
         (["flipp"], "there is no augmentation 'flipp'; did you mean 'flip'?"),
         (["crop"], "crop alone: expected an integer >= 0, as in '{crop: ...}'"),
-        ([3], "3 is no augmentation"),
+        ([3], "3 is not an augmentation"),
         (["othernets.x"], "code of the package 'othernets' is not allowed here"),
         (["ownnets.changes.smaller"], "ownnets.changes.smaller returned torch.float32 (2, 1, 7, 8)\n  expected"),
     ],

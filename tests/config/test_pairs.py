@@ -72,7 +72,7 @@ def config_of(data: str, model: str) -> dict:
 
 
 def test_the_expected_pairs_cover_all_data_and_all_models():
-    assert set(models()) == ALL
+    assert set(models()) == ALL and set(models("segment")) == SEGMENTING
     assert TAKES.keys() == {
         name for name, spec in SPECS.items() if isinstance(spec, Image | Table | Tokens) and spec.outputs
     }

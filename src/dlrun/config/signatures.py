@@ -68,7 +68,7 @@ def can_be_own(package: str) -> bool:
 def signature(target: str) -> Signature:
     """Return the signature of a dotted path. Raises UserError if there is no such function or class.
 
-    Code of the user's own is read anew if its file has changed, as a notebook edits it between two runs.
+    The user's own code is read anew if its file has changed, as a notebook edits it between two runs.
     """
     return _of_builtin(target) if target.startswith(("dlrun.", "torch.")) else _read(target)
 

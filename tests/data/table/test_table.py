@@ -475,7 +475,7 @@ def test_the_positive_class_can_be_chosen(table, tmp_path):
         loaded(table, "data.positive=yess")
     with pytest.raises(UserError, match="data.positive=Bonn: the classes of town are Aachen, Bonn, Köln"):
         loaded(table, "data.positive=Bonn", target="town")
-    with pytest.raises(UserError, match="data.positive=yes: the target is no class"):
+    with pytest.raises(UserError, match="data.positive=yes: the target is not a class"):
         loaded(table, "data.positive=yes", target="spent")
 
 
@@ -581,7 +581,7 @@ BAD = {
     "few rows": ("a,b\n1,2\n2,3\n", [], "cannot fill the splits|no class has 3 rows, one for each"),
     "one group": ("a,b,g\n" + 9 * "1,2.5,x\n2,3.5,x\n", ["data.group=g"], "1 group cannot fill the splits"),
     "one time": ("a,b,t\n" + 9 * "1,2.5,4\n2,3.5,4\n", ["data.time=t"], "1 different time cannot fill"),
-    "a time in words": ("a,b,t\n" + 9 * "1,2.5,x\n2,3.5,y\n", ["data.time=t"], "no dates and no numbers"),
+    "a time in words": ("a,b,t\n" + 9 * "1,2.5,x\n2,3.5,y\n", ["data.time=t"], "neither dates nor numbers"),
     "an open quote": ("a,b\n" + 9 * "x,1\n" + '"y,2\n' + 9 * "x,1\n", [], 'line 11: a quote \\("\\) is not closed'),
     "an open quote at the end of a line": ("a,b\n" + 9 * "x,1\n" + 'y,"2\n' + 9 * "x,1\n", [], "line 11: a quote"),
     "a quote that joins lines": ("a,b,c\n" + 9 * "x,1,2\n" + '"y,2,3\nx,1,2\n",2\n', [], "lines 11 to 13, which a"),
