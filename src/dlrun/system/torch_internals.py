@@ -137,7 +137,7 @@ def own_tensors(module: nn.Module) -> tuple[dict[str, Tensor | None], dict[str, 
     """A module's dictionaries of parameters and of buffers, without those of its children.
 
     A tensor that is put there stands for the parameter. setattr would refuse one that is no nn.Parameter, and
-    torch.func.functional_call, which swaps them in each call, takes 0.42 ms where this takes 0.37 (an MLP of 8 jobs).
+    torch.func.functional_call, which swaps them in each call, takes 0.44 ms where this takes 0.38 (an MLP of 8 jobs).
     """
     return module._parameters, module._buffers  # type: ignore[return-value]  # a parameter is a tensor
 
