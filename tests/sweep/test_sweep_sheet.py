@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from dlrun.output.panels import ROWS
+from dlrun.sweep.job import Job
 from dlrun.sweep.report import Report, closing, failures
 from dlrun.sweep.screen import Screen
 from dlrun.sweep.sheet import FILE, joined, read_rows
-from dlrun.sweep.state import Job, State
+from dlrun.sweep.state import State
 from dlrun.sweep.tables import have_one_problem, is_table
 
 

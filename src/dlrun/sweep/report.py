@@ -28,11 +28,12 @@ from dlrun.sweep.goals import (
     over_seeds,
     value_names,
 )
+from dlrun.sweep.job import OPEN, Job
 from dlrun.sweep.page import page
 from dlrun.sweep.running import spoken
 from dlrun.sweep.sheet import FILE as SHEET
 from dlrun.sweep.sheet import write_sheet
-from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
+from dlrun.sweep.state import State, own_overrides, shared
 from dlrun.sweep.tables import have_one_problem, own_tables
 
 PAGE_EVERY = 5.0  # seconds

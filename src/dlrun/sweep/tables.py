@@ -5,8 +5,9 @@ from typing import TypeGuard
 from dlrun.output.console import table
 from dlrun.output.folders import read_summary
 from dlrun.overrides import key_of
+from dlrun.sweep.job import Job
 from dlrun.sweep.page import as_number
-from dlrun.sweep.state import Job, State, own_overrides, shared
+from dlrun.sweep.state import State, own_overrides, shared
 
 SHOWN = 12  # most jobs whose own tables are printed
 
