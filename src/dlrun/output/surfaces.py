@@ -44,7 +44,9 @@ def curve(spec: Function, paths: np.ndarray) -> "Figure":
     for k in range(paths.shape[1]):
         for axes, y in ((upper, values[:, k]), (lower, slopes[:, k, 0])):
             moves = len(paths) > 1
-            style = {"marker": ".", "markevery": max(1, len(paths) // MARKS), "linewidth": 0.8} if moves else {}
+            style: dict[str, Any] = (
+                {"marker": ".", "markevery": max(1, len(paths) // MARKS), "linewidth": 0.8} if moves else {}
+            )
             axes.plot(paths[:, k, 0], y, color=DARK, **style)
             axes.plot(paths[-1, k, 0], y[-1], "o", color=DARK, markersize=4.5)
     return figure

@@ -5,6 +5,7 @@ Deviation: a step takes all pairs of some words, where the authors' program take
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -56,11 +57,11 @@ class FitCounts(SampleTask):
 
     @torch.no_grad()
     def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
-        net = self.evaluated()
+        net = cast(GloVe, self.evaluated())
         error, weight = (torch.stack(each).sum() for each in zip(*self._parts(net, data, split), strict=True))
         return {"loss": (error / weight).item()}
 
-    def _parts(self, net: torch.nn.Module, data: SampleData, split: str) -> list[tuple[Tensor, Tensor]]:
+    def _parts(self, net: GloVe, data: SampleData, split: str) -> list[tuple[Tensor, Tensor]]:
         pairs = [self.errors(net, batch) for batch in data.batches(split)]
         return [(error.double().cpu(), weight.double().cpu()) for error, weight in pairs]
 
