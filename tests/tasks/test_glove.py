@@ -165,4 +165,4 @@ def test_too_few_texts_and_other_models_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"data.spec.vocab=9: expected data.length=400 and data.vocab=40"):
         build(composed(*KEYS, "data.spec.vocab=9")["data"])
     with pytest.raises(UserError, match="words have none"):
-        build(composed(*KEYS, "+data.spec.classes=2")["data"])
+        build(composed(*KEYS, "data.spec.classes=2")["data"])

@@ -6,10 +6,10 @@ from dlrun.spec import Function
 
 
 class Product(nn.Module):
-    """Multiplies matrices: [1, n] with [n, 1] -> [1, 1]. Without a column the row is its own."""
+    """Multiplies matrices: [1, n] with [n, 1] -> [1, 1]. Without a column, each of several rows is its own."""
 
     def forward(self, row: Tensor, column: Tensor | None = None) -> Tensor:
-        return row @ (row.T if column is None else column)
+        return row @ column if column is not None else (row[:, None] @ row[:, :, None]).squeeze(2)
 
 
 def product(spec: Function) -> Product:
