@@ -307,7 +307,7 @@ def test_the_backbone_of_fcn_equals_vgg():
     """Names and shapes of `features`, so that weights of VGG16 fit."""
     with torch.device("meta"):
         mine = build(section("model", "fcn8s"))(Mask((3, 64, 64), classes=21)).features.state_dict()
-        keys = dict(depth=16, width=64, head=[4096], norm="none", dropout=0.0, init="torch")
+        keys = dict(depth=16, width=64, pool="grid", head=[4096], norm="none", dropout=0.0, init="torch")
         theirs = vgg_imagenet(Image((3, 64, 64), classes=10), **keys).features.state_dict()
     assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in theirs.items()}
 
@@ -319,9 +319,8 @@ def small_fcn(stride: int, classes: int, seed: int) -> nn.Module:
 
 def test_an_fcn_starts_from_a_vgg_and_from_another_fcn():
     with seeded(1):
-        vgg = vgg_imagenet(
-            Image((3, 32, 32), classes=10), depth=11, width=4, head=[8], norm="batch", dropout=0.0, init="torch"
-        )
+        keys = dict(depth=11, width=4, pool="grid", head=[8], norm="batch", dropout=0.0, init="torch")
+        vgg = vgg_imagenet(Image((3, 32, 32), classes=10), **keys)
     for theirs in (vgg, small_fcn(32, 3, 2), small_fcn(8, 5, 2)):
         mine, loaded = small_fcn(8, 3, 0), theirs.state_dict()
         note = copy_weights(mine, loaded, 3, "init=x")
