@@ -1,4 +1,4 @@
-"""Heads of networks for transfer: the book's parameters, the order of the layers, pooling, which layers are the head."""
+"""Heads of networks for transfer: the book's parameters, the order of layers, pooling, which layers are the head."""
 
 import pytest
 import torch

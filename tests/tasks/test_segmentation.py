@@ -386,6 +386,13 @@ def test_masks_turn_with_their_images():
         torch.testing.assert_close(x[:, 0], 100.0 * y + 50)
 
 
+def test_colours_change_without_the_masks():
+    arrays = drawn()
+    changed, plain = (list(masks(arrays, SPEC, augment).batches("train")) for augment in (dict(hue=0.3), None))
+    for (x, y), (before, same) in zip(changed, plain, strict=True):
+        assert torch.equal(y, same) and not torch.equal(x, before)
+
+
 def test_images_are_normalised_and_masks_whole_in_all_splits():
     arrays = drawn()
     data = masks(arrays, SPEC, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
