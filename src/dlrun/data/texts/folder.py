@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from dlrun.data.classes import number_classes
-from dlrun.data.csv_rows import LABELS, TEXTS, Column, columns_of, read_rows
+from dlrun.data.csv_rows import LABELS, TEXTS, Column, columns_of, place, read_rows
 from dlrun.data.texts.corpus import CACHE, Corpus, Text, cached, safe_name
 from dlrun.data.texts.files import below, stamps, text_files
 from dlrun.data.texts.texts import Texts
@@ -145,7 +145,7 @@ def _csv_texts(path: Path, header: bool, text_column: str | None, label_column: 
     if not pairs:
         raise DataError(f"{path} has no texts\n  expected a line of names, such as text,label, and lines of values")
     if line := next((line for line, (_, name) in pairs if not name.strip()), None):
-        raise DataError(f"{path}, line {line}: it has no label\n  expected a label for every text")
+        raise DataError(f"{path}, {place(path, line)}: it has no label\n  expected a label for every text")
     return [("", name.strip(), content.encode("utf-8", "surrogateescape")) for _, (content, name) in pairs]
 
 
