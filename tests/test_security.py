@@ -521,7 +521,7 @@ def hostile(trace: Path) -> np.ndarray:
 def test_a_pickle_named_as_a_table_is_refused(name, tmp_path):
     content = pickle.dumps(Evil(tmp_path / "ran"))
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    with pytest.raises(DataError, match="it holds zero bytes\n  expected a CSV, TSV or JSON file"):
+    with pytest.raises(DataError, match="it holds zero bytes\n  expected a CSV or TSV file"):
         read_table(tmp_path / name, Format())
     assert not (tmp_path / "ran").exists()
 

@@ -302,8 +302,8 @@ def test_columns_of_a_csv_by_name(tmp_path):
         listing(tmp_path / "images", **keys | {"suffix": ".x"})
 
 
-def listing(root: Path, csv: str, **keys) -> Listing:
-    return by_file(root, root / csv, Classes(("x", "y"), None), ListFormat(**keys))
+def listing(root: Path, label_file: str, **keys) -> Listing:
+    return by_file(root, root / label_file, Classes(("x", "y"), None), ListFormat(**keys))
 
 
 def test_other_images_are_scored_with_the_classes_of_the_run(tmp_path):
