@@ -69,7 +69,10 @@ def rows_of_maps(layers: dict[str, np.ndarray]) -> "Figure":
             if values.ndim == 3:
                 values = values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
             axes.imshow(values, cmap="viridis", interpolation="nearest")
-        places[row * columns].set_title(name, fontsize=9, loc="left")
+        title = places[row * columns].annotate(
+            name, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=9
+        )
+        title.set_in_layout(False)  # it reaches over several columns; a title of the axes would widen the first one
     return figure
 
 

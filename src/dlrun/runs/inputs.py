@@ -18,6 +18,7 @@ from dlrun.data.images.decode import MAX_PIXELS, odd_files, open_image
 from dlrun.data.images.decode import read as read_resized
 from dlrun.data.images.label_file import ListFormat, listed_paths, resolve
 from dlrun.data.images.levels import Levels, ValueRange
+from dlrun.data.json_rows import is_json
 from dlrun.data.texts.corpus import decode
 from dlrun.data.walk import IMAGE_SUFFIXES, TEXT_SUFFIXES, read_bytes, walk
 from dlrun.errors import DataError, UnreadableImage, UserError, counted, printable
@@ -201,7 +202,7 @@ def _text_file(path: Path) -> bytes:
 
 def _csv_texts(name: str, chosen: str | None, label: str | None, has_header: bool) -> Iterator[tuple[str, str]]:
     """Yield the texts of a table: its only column, or that which training would read."""
-    rows = read_rows(Path(name), "replace")
+    rows, has_header = read_rows(Path(name), "replace"), has_header or is_json(Path(name))
     if not rows:
         return
     text, width = Column("data.text_column", chosen, TEXTS), len(rows[0][1])
