@@ -55,11 +55,11 @@ def test_grey_pixels_keep_their_value_and_images_differ_in_their_change():
 def test_without_the_keys_nothing_is_drawn_and_nothing_changes():
     """A run whose config lacks them keeps its batches to the bit."""
     x, plain, drawn = pictures(), Augment(jitter=0.2, noise=0.1), context(4)
-    assert plain.on_colours(x, drawn) is x
+    assert plain.on_bytes(x, drawn) is x
     assert torch.equal(torch.rand(3, generator=drawn.random), torch.rand(3, generator=generator(CPU, 3)))
     for keys in ({"saturation": 0.4}, {"hue": 0.1}, {"saturation": 0.4, "hue": 0.1}):
         drawn = context(4)
-        assert not torch.equal(Augment(**keys).on_colours(x, drawn), x)
+        assert not torch.equal(Augment(**keys).on_bytes(x, drawn), x)
         expected = generator(CPU, 3)
         torch.rand(2, 4, 1, 1, 1, generator=expected)
         assert torch.equal(torch.rand(3, generator=drawn.random), torch.rand(3, generator=expected)), keys

@@ -86,9 +86,9 @@ class Augment:
                 ) from error
 
     def on_bytes(self, x: Tensor, context: AugmentContext) -> Tensor:
-        """Move pixels: rot90, flip, warp, crop; then the policy. (B, C, H, W) -> same
+        """Move pixels: rot90, flip, warp, crop; then the policy, saturation and hue. (B, C, H, W) -> same
 
-        On stored bytes, which are a quarter of floats' memory traffic.
+        On stored bytes, which are a quarter of floats' memory traffic. A mask may be a fourth channel.
         """
         random = context.random
         if self.rot90:
@@ -105,11 +105,9 @@ class Augment:
         x = _crop(x, self.crop, random, self.pad == "reflect") if self.crop else x
         if self.policy != "none":
             x = apply_policy(x, self.policy, self.policy_ops, self.policy_level, random)
+        if self.saturation or self.hue:
+            x = torch.cat((recolour(x[:, :3], self.saturation, self.hue, random), x[:, 3:]), 1)
         return x
-
-    def on_colours(self, x: Tensor, context: AugmentContext) -> Tensor:
-        """Change the colours of stored bytes: saturation and hue. (B, C, H, W) -> same"""
-        return recolour(x, self.saturation, self.hue, context.random) if self.saturation or self.hue else x
 
     def on_values(self, x: Tensor, context: AugmentContext) -> Tensor:
         """Change values: jitter, cutout, erase, noise, the user's own. In place. (B, C, H, W), normalised -> same"""

@@ -140,8 +140,7 @@ class Masks(Images):
         augment = self.pixels.augment
         if context is not None:
             both = augment.on_bytes(both, context)
-        x = both[:, :-1] if context is None else augment.on_colours(both[:, :-1], context)
-        x = self.pixels(x, None)
+        x = self.pixels(both[:, :-1], None)
         if context is not None:
             x = augment.on_values(x, context)
         return torch.cat((x, both[:, -1:].to(torch.float32)), 1)

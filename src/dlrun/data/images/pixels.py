@@ -39,7 +39,7 @@ class Pixels:
         if x.shape[2:] != self.shape[1:]:
             x = cut_out(x, *self.shape[1:], context.random if context else None)
         if context is not None:
-            x = self.augment.on_colours(self.augment.on_bytes(x, context), context)
+            x = self.augment.on_bytes(x, context)
         x = x.to(torch.float32, memory_format=self.layout).mul_(self.scale)
         if not (isinstance(self.shift, float) and self.shift == 0):
             x.add_(self.shift)
