@@ -37,6 +37,9 @@ JOINED = {
 # keys that configs of older runs lack, with the value that keeps their results
 ADDED: dict[str, dict[str, object]] = {
     "dlrun.data.table.table_file.TableFile": {"positive": None},
+    "dlrun.data.envs.envs.Envs": {"stack": 1, "pixels": None},
+    "dlrun.models.policy.policy": {"convolutions": []},
+    "dlrun.models.policy.q_net": {"convolutions": []},
     "dlrun.data.texts.texts.Texts": {"stratify": False},
     "dlrun.data.texts.folder.TextFolder": {"stratify": False},
     "dlrun.tracking.trackers.Trackio": {"artifacts": False, "wait_seconds": 2},
