@@ -88,6 +88,10 @@ Share = Annotated[float, Range(0, 1, open_low=True)]  # more than nothing
 Fraction = Annotated[float, Range(0, 1)]
 Probability = Annotated[float, Range(0, 1, open_high=True)]  # dropout, momentum, decay: 1 would leave nothing
 
+Pixels = Annotated[int, Range(8, 512)]  # of a side of an image that is made small
+FrameStack = Annotated[int, Range(1, 32)]  # observations in one
+Convolution = tuple[Size, Few, Few]  # channels, kernel, stride
+
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu"]
 Norm = Literal["none", "batch", "layer", "instance", "group"]
 Tokenization = Literal["words", "characters", "keras"]  # see data/texts/words.py

@@ -37,7 +37,7 @@ JOINED = {
 # keys that configs of older runs lack, with the value that keeps their results
 ADDED: dict[str, dict[str, object]] = {
     "dlrun.data.table.table_file.TableFile": {"positive": None},
-    "dlrun.data.envs.envs.Envs": {"stack": 1, "pixels": None},
+    "dlrun.data.envs.envs.Envs": {"frame_stack": 1, "pixels": None},
     "dlrun.models.policy.policy": {"convolutions": []},
     "dlrun.models.policy.q_net": {"convolutions": []},
     "dlrun.data.texts.texts.Texts": {"stratify": False},

@@ -14,11 +14,9 @@ from torch import Tensor, nn
 
 from dlrun.errors import UserError
 from dlrun.models.layers import initialise
-from dlrun.models.trunk import Convolution, trunk, trunk_width
+from dlrun.models.trunk import trunk, trunk_width
 from dlrun.spec import Env
-from dlrun.types import Activation, Size
-
-PolicyInit = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]
+from dlrun.types import Activation, Convolution, Init, Size
 
 
 class Normaliser(nn.Module):
@@ -133,7 +131,7 @@ def policy(
     hidden: list[Size],
     activation: Activation,
     shared: bool,
-    init: PolicyInit,
+    init: Init,
     normalise: bool,
 ) -> Policy:
     """A policy and a value function: (B, features) or (B, C, H, W) -> (B, outputs), (B,).
@@ -183,7 +181,7 @@ def q_net(
     hidden: list[Size],
     activation: Activation,
     dueling: Literal["mean", "plain"] | None,
-    init: PolicyInit,
+    init: Init,
     normalise: bool,
 ) -> QNetwork:
     """A network of action values: (B, features) or (B, C, H, W) -> (B, actions).

@@ -12,9 +12,7 @@ from dlrun.errors import UserError
 from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
 from dlrun.spec import Env
-from dlrun.types import Few, Size
-
-Convolution = tuple[Size, Few, Few]  # channels, kernel, stride
+from dlrun.types import Convolution
 
 
 def trunk_width(spec: Env, convolutions: list[Convolution], hidden: list[int]) -> int:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property, partial
-from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,10 +16,8 @@ from dlrun.data.envs.frames import Frames, Sight
 from dlrun.data.envs.gymnasium_env import VectorEnvs, as_arrays, open_env, read_spec
 from dlrun.errors import UserError
 from dlrun.spec import Env
-from dlrun.types import Count, Index, Name, Range, Size
+from dlrun.types import Count, FrameStack, Index, Name, Pixels, Size
 
-Pixels = Annotated[int, Range(8, 512)]  # of a side
-Depth = Annotated[int, Range(1, 32)]  # observations in one
 FAST: dict[str, type[CartPoles] | type[Breakouts]] = {"CartPole-v1": CartPoles, "SmallBreakout-v0": Breakouts}
 SILENT = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}  # for pygame
 VIDEO_RATE = 25  # frames per second of a video, at most
@@ -32,7 +29,7 @@ class Envs:
     spec: of one observation. num_envs: environments that are stepped together in training, in each process.
     epoch_frames: frames of an epoch, of all environments together. time_limit: maximum steps of an episode; None for
     the environment's own limit, or LONGEST if it has none. video_steps: maximum steps of the video of the best policy;
-    0 for no video. stack, pixels: see Sight.
+    0 for no video. frame_stack, pixels: see Sight.
     """
 
     def __init__(
@@ -44,12 +41,12 @@ class Envs:
         epoch_frames: Count,
         time_limit: Count | None,
         video_steps: Index,
-        stack: Depth,
+        frame_stack: FrameStack,
         pixels: Pixels | None,
     ) -> None:
         self.id, self.num_envs, self.epoch_frames = id, num_envs, epoch_frames
         self.time_limit, self.video_steps = time_limit, video_steps
-        self.config_spec, self.sight = spec, Sight(pixels, stack)
+        self.config_spec, self.sight = spec, Sight(pixels, frame_stack)
 
     @cached_property
     def spec(self) -> Env:
@@ -92,7 +89,7 @@ class Envs:
     def make(self, num: int) -> VectorEnv:
         """Make `num` environments with reset(seed), step(actions), state_dict and load_state_dict."""
         envs: VectorEnv = (FAST.get(self.id) or partial(VectorEnvs, self.id))(num, self.time_limit)
-        return Frames(envs, self.sight) if self.sight.pixels or self.sight.stack > 1 else envs
+        return Frames(envs, self.sight) if self.sight.changes else envs
 
     def transitions(self) -> tuple[list, tuple[int, int] | None]:
         """Return the transition table of the environment, and the (rows, columns) of its grid of states, if any.

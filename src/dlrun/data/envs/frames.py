@@ -1,4 +1,4 @@
-"""Observations as a network sees them: images in grey and small (data.pixels), and the last ones as one (data.stack).
+"""What a network sees of environments: images in grey and small (data.pixels), the last ones as one (data.frame_stack).
 
 Source: Mnih et al. 2015, "Human-level control through deep reinforcement learning", methods: pictures of 84 x 84 pixels
 in grey, and the last four of them as channels, since one picture does not show what moves where.
@@ -20,10 +20,14 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 class Sight:
-    """How observations are prepared. pixels: sides of images in grey, None: as they are. stack: observations in one."""
+    """How observations are prepared.
 
-    def __init__(self, pixels: int | None, stack: int) -> None:
-        self.pixels, self.stack = pixels, stack
+    pixels: of a side, for images in grey and small; None: as they are. frame_stack: number of observations in one.
+    """
+
+    def __init__(self, pixels: int | None, frame_stack: int) -> None:
+        self.pixels, self.frame_stack = pixels, frame_stack
+        self.changes = bool(pixels) or frame_stack > 1
 
     def spec_of(self, spec: Env, id: str) -> Env:
         """The spec of what the network sees, from that of an observation. Raises UserError if they do not fit."""
@@ -32,12 +36,13 @@ class Sight:
                 f"data.pixels={self.pixels} is the size of images, and data.id={id} observes {spec}\n"
                 "  expected data.pixels=null, or an environment with images, such as data=breakout"
             )
-        if self.stack > 1 and spec.states:
+        if self.frame_stack > 1 and spec.states:
             raise UserError(
-                f"data.stack={self.stack} with data.id={id}, whose one-hot states are complete: expected data.stack=1"
+                f"data.frame_stack={self.frame_stack} with data.id={id}, whose states are one-hot and complete\n"
+                "  expected data.frame_stack=1"
             )
         first, *rest = (1, self.pixels, self.pixels) if self.pixels else spec.shape
-        return replace(spec, obs=cast(ObsShape, (first * self.stack, *rest)))
+        return replace(spec, obs=cast(ObsShape, (first * self.frame_stack, *rest)))
 
     def one(self, obs: np.ndarray) -> np.ndarray:
         """Observations of one moment (N, ...), in grey and small if they are to be."""
@@ -49,8 +54,8 @@ class Sight:
         return small.round_().clamp_(0, 255).to(torch.uint8).numpy()
 
     def first(self, obs: np.ndarray) -> np.ndarray:
-        """What is seen at the start of episodes: the first observation (N, C, ...) in all places, (N, stack C, ...)."""
-        return np.concatenate([self.one(obs)] * self.stack, 1)
+        """What is seen at the start of episodes: the first observation (N, C, ...) in all places, (N, k C, ...)."""
+        return np.concatenate([self.one(obs)] * self.frame_stack, 1)
 
     def next(self, seen: np.ndarray, obs: np.ndarray) -> np.ndarray:
         """What is seen after a step: the oldest observation leaves, the new one is the last."""
