@@ -13,7 +13,6 @@ from toys import DEVICE, NAMES, composed, make_update, seeded
 from dlrun.clock import Clock
 from dlrun.config.build import build
 from dlrun.config.check import check
-from dlrun.data.envs.envs import Envs
 from dlrun.errors import PairingError, UserError
 from dlrun.models.policy import Normaliser
 from dlrun.optim.buffers import BufferSnapshot
@@ -249,9 +248,7 @@ def test_normaliser_and_reward_scale_against_numpy():
     ],
 )
 def test_settings_that_do_not_fit_are_refused(overrides, words):
-    data = Envs(
-        **{k: v for k, v in build(composed("data=cartpole"))["data"].__dict__.items() if k != "config_spec"}, spec=Env()
-    )
+    data = build(composed("data=cartpole"))["data"]
     with pytest.raises(UserError, match=words):
         make_task(overrides[0].removeprefix("model="), data, *overrides[1:]).steps(data)
 
