@@ -85,6 +85,7 @@ Keep = Annotated[str, BestOf()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1, open_low=True)]  # more than nothing
+Factor = Annotated[float, Range(1e-6, 1e6)]  # of what is scaled and must not vanish
 Fraction = Annotated[float, Range(0, 1)]
 Probability = Annotated[float, Range(0, 1, open_high=True)]  # dropout, momentum, decay: 1 would leave nothing
 

@@ -290,6 +290,28 @@ def test_a_run_that_ends_before_it_learns_is_refused():
         next(iter(task.batches(data, Clock(0, 2, 10))))
 
 
+def test_a_target_net_that_is_never_renewed_is_refused():
+    data = build(composed("data=cartpole", "data.epoch_frames=4096"))["data"]
+    task = make_task("dqn", data, "task.target_update_interval=33", "task.num_steps=16")
+    words = "task.target_update_interval=33 rounds, and the run has only 32: the target net would never be renewed"
+    with pytest.raises(UserError, match=words):
+        next(iter(task.batches(data, Clock(0, 2, 10))))
+
+
+@pytest.mark.parametrize("model", ["dqn", "q_learning"])
+def test_exploration_does_not_grow(model):
+    data = build(composed(f"data={'cartpole' if model == 'dqn' else 'maze'}"))["data"]
+    with pytest.raises(
+        UserError, match=r"task.epsilon_end=0.5 is more than task.epsilon_start=0.1(?s:.*)expected it to"
+    ):
+        make_task(model, data, "task.epsilon_start=0.1", "task.epsilon_end=0.5")
+
+
+def test_a_reward_scale_that_leaves_nothing_is_refused():
+    with pytest.raises(UserError, match=r"task.reward_scale=1e-300: expected a number >= 1e-06"):
+        compose("model=dqn", "task.reward_scale=1e-300")
+
+
 @pytest.mark.parametrize("pair", ["ppo digits", "dqn moons", "mlp cartpole", "resnet18 gym"])
 def test_combinations_that_do_not_fit_are_refused_by_name(pair):
     model, data = pair.split()

@@ -5,7 +5,7 @@ Source: Mnih et al. 2016, algorithm S3; the book, sections 14.5 and 14.5.3. A wo
 Recht et al. 2011). The order of the updates depends on the machine. So two runs with the same seed differ, and a
 resumed run is not bit-identical to an uninterrupted one. A resume loses no learning, but a checkpoint in mid-epoch may
 be taken while workers write to the weights, as may the copies that they pull.
-Deviation from the book: an episode's last reward is not replaced by -1.
+The book replaces the last reward of an episode by -1: task.end_reward=-1.
 Logged: return, length, policy_loss, value_loss, entropy, explained_variance.
 """
 
