@@ -24,6 +24,7 @@ from dlrun.tasks.rl.ppo import kl, surrogate
 from dlrun.tasks.rl.replay import Replay
 from dlrun.tasks.rl.returns import RewardScale, explained_variance, gae, rewards_to_go
 from dlrun.tasks.rl.trpo import conjugate_gradients
+from dlrun.train.session import Session
 
 EXACT = ["reinforce", "reinforce_baseline", "a2c", "ppo", "trpo", "dqn", "double_dqn", "dueling_dqn"]
 MODELS = [*EXACT, "a3c"]  # its workers are not deterministic
@@ -300,11 +301,11 @@ def test_a_target_net_that_is_never_renewed_is_refused():
 
 @pytest.mark.parametrize("model", ["dqn", "q_learning"])
 def test_exploration_does_not_grow(model):
-    data = build(composed(f"data={'cartpole' if model == 'dqn' else 'maze'}"))["data"]
+    config = compose(f"model={model}", "task.epsilon_start=0.1", "task.epsilon_end=0.5", "trainer.device=cpu")
     with pytest.raises(
         UserError, match=r"task.epsilon_end=0.5 is more than task.epsilon_start=0.1(?s:.*)expected it to"
     ):
-        make_task(model, data, "task.epsilon_start=0.1", "task.epsilon_end=0.5")
+        Session(*config)
 
 
 def test_a_reward_scale_that_leaves_nothing_is_refused():
