@@ -245,9 +245,9 @@ def test_settings_that_do_not_fit_are_refused(overrides, words):
         ("data.frame_stack=0", r"an integer in \[1, 32\]"),
         ("data.frame_stack=1000000", r"an integer in \[1, 32\]"),
         ("data.pixels=4", r"an integer in \[8, 512\] or null"),
-        ("model.convolutions=[16]", "a list of 3"),
-        ("model.convolutions=[[16,3]]", "a list of 3"),
-        ("model.convolutions=[[16,3,0]]", "an integer"),
+        ("model.convolutions=[16]", "a list of lists of 3"),
+        ("model.convolutions=[[16,3]]", "a list of lists of 3"),
+        ("model.convolutions=[[16,3,0]]", r"integer in \[1, 1000\]"),
         ("data.spec.obs=[10,10]", "a list of 1"),
     ],
 )
