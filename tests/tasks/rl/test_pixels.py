@@ -6,14 +6,19 @@ import signal
 import numpy as np
 import pytest
 import torch
+from finished_runs import trained
 from runs import assert_same, compose, state, train
 from test_rl import KEYS, make_task
 from toys import composed
 
+from dlrun.api.modules import full, guarded
 from dlrun.config.build import build
+from dlrun.errors import UserError
+from dlrun.runs.export import drawn, samples_of
 from dlrun.spec import Env
 from dlrun.tasks.rl.figures import episodes_figure, observations_figure
 from dlrun.tasks.rl.replay import Replay
+from dlrun.train.finished import FinishedRun
 
 SPEC = Env((4, 10, 10), 3, states=False)
 SMALL = ["data=breakout", "data.epoch_frames=256", "data.num_envs=4", "trainer.epochs=2", "trainer.checkpoint_gap=0",
@@ -72,6 +77,16 @@ def test_a_run_draws_what_it_saw_and_each_episode(tmp_path):
     assert history[:, 1].sum() <= 512 and len(history) > 20
     last = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert "train/return" in last[-1]
+
+
+def test_a_finished_run_takes_bytes(tmp_path):
+    overrides = ["model=dqn", *SMALL, *KEYS["dqn"]]
+    run = FinishedRun(trained(tmp_path / "run", overrides))
+    pixels = torch.randint(256, (3, 4, 10, 10), dtype=torch.uint8)
+    assert guarded(run)(pixels).shape == (3, 3) and full(run)(pixels).shape == (3,)
+    assert samples_of(run, "episodes")[0].dtype == drawn(run).dtype == torch.uint8
+    with pytest.raises(UserError, match="uint8"):
+        guarded(run)(pixels.float())
 
 
 def test_a_vector_is_not_drawn_as_an_image():
