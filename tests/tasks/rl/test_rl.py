@@ -545,6 +545,15 @@ def test_next_values_of_a_rollout_are_those_before_the_reset():
     assert rollout.next_values(values, np.array([10.0, 11, 20, 21])).tolist() == [[2, 3], [4, 5], [20, 21], [10, 11]]
 
 
+def test_the_collector_of_an_older_run_knows_its_last_episodes():
+    collector = Collector(Toy().spec, DEVICE)
+    collector.load_state_dict({"recent": [[3.0, 8], [5.0, 8]]})
+    assert collector.means() == (4.0, 8.0)
+    again = Collector(Toy().spec, DEVICE)
+    again.load_state_dict(collector.state_dict())
+    assert again.history == [(3.0, 8), (5.0, 8)]
+
+
 # Runs
 
 

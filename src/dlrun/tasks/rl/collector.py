@@ -180,7 +180,8 @@ class Collector:
         return state | {"envs": self.envs.state_dict()} | arrays
 
     def load_state_dict(self, state: dict) -> None:
-        self.history = [(float(total), int(length)) for total, length in state["episodes"].tolist()]
+        episodes = state["episodes"].tolist() if "episodes" in state else state["recent"]  # older runs: the last ones
+        self.history = [(float(total), int(length)) for total, length in episodes]
         self.saved = state if "envs" in state else None
         self.envs = None
 
