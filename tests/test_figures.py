@@ -91,14 +91,14 @@ def test_a_large_image_is_made_smaller_and_keeps_its_colours(figures, tmp_path):
     """Noise around an orange patch, a grey one and many hues: a palette of few colours makes them brown or green."""
     rng = np.random.default_rng(0)
     hues = Image.fromarray(rng.integers(50, 206, (9, 12, 3)).astype(np.uint8)).resize(
-        (400, 260), Image.Resampling.BICUBIC
+        (480, 310), Image.Resampling.BICUBIC
     )
-    pixels = np.clip(np.asarray(hues) + rng.normal(0, 20, (260, 400, 1)), 0, 255)
+    pixels = np.clip(np.asarray(hues) + rng.normal(0, 20, (310, 480, 1)), 0, 255)
     pixels[:100, :100], pixels[:100, 100:200] = (255, 127, 14), (128, 128, 128)
     whole = Image.fromarray(pixels.astype(np.uint8))
     figures.save(whole, tmp_path / "large.png")
     with Image.open(tmp_path / "large.png") as image:
-        assert (tmp_path / "large.png").stat().st_size <= figures.MOST and image.width < 400
+        assert (tmp_path / "large.png").stat().st_size <= figures.MOST and image.width < 480
         assert len(image.getcolors()) >= 100
         blocks = [
             np.asarray(each.convert("RGB").resize((9, 6), Image.Resampling.BOX)).astype(int) for each in (image, whole)
