@@ -34,6 +34,8 @@ BANDS = {  # of the measured commands that are no experiment and take at most fi
     "data=digits 'task.metrics=[top2,top3]'": "test/top3 >= 0.98",
     "model=mlp data=digits optimizer=sgd optimizer.momentum=0.9 schedule=linear": "test/acc >= 0.96",
     "model=mlp data=digits optimizer=rmsprop optimizer.momentum=0.9": "test/acc >= 0.95",
+    "model=mlp data=mnist trainer.monitor=acc trainer.stop_at=0.97": "test/acc >= 0.96",
+    "model=mlp data=mnist model.dropout=0.5": "test/acc >= 0.97",
     "model=mlp data=moons task.l1=1e-4": "test/acc >= 0.87",
     "model=gan data=gaussians model.latent=2 trainer.epochs=200 trainer.test=last": "test/modes >= 4",
     "model=reinforce task.causal=false": "test/return <= 200",

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from course import MOST, reaches, rows
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from dlrun.config.pairing import CONFIGS
 
@@ -32,6 +34,20 @@ def test_every_header_states_an_expected_result() -> None:
         if text and " of " not in text and not re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", text.split()[-1])
     ]
     assert len(EXPERIMENTS) > 50 and not wrong, "\n".join(["", *wrong])
+
+
+def test_expected_settings_are_those_of_the_sweep():
+    """As results.csv has them: `model.residual=True`, not `true`."""
+    wrong, compared = [], 0
+    for name in EXPERIMENTS:
+        _, of, settings = expectation(name).partition(" of ")
+        if of:
+            params = OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml").hydra.sweeper.params
+            swept = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+            values = {f"{each.get_key_element()}={word}" for each in swept for word in each.sweep_string_iterator()}
+            wrong += [f"{name}: {word}" for word in settings.split(" ")[::2] if word not in values]
+            compared += 1
+    assert compared > 10 and not wrong
 
 
 def test_most_experiments_are_run():

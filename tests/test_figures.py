@@ -14,13 +14,18 @@ from PIL import Image
 SCRIPT = Path(__file__).parents[1] / "scripts" / "figures"
 
 
-@pytest.fixture
-def figures(monkeypatch, tmp_path):
-    """The script as a module, whose runs are in tmp_path; its commands are recorded instead of run."""
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+def load():
+    """The script as a module."""
     loader = SourceFileLoader("figures", str(SCRIPT))
     module = module_from_spec(spec_from_loader("figures", loader))
     loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def figures(monkeypatch, tmp_path):
+    """The script as a module, whose runs are in tmp_path; its commands are recorded instead of run."""
+    module = load()
     module.called = []
     monkeypatch.setattr(module, "RUNS", tmp_path)
     monkeypatch.setattr(module, "module", lambda *words: module.called.append(words))
@@ -47,6 +52,12 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
     done = subprocess.run([sys.executable, SCRIPT, "nonsense"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "no row of docs/course.md links to nonsense" in done.stderr
     assert "himmelblau" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_failed_command_is_named_without_a_traceback():
+    module = load()
+    with pytest.raises(SystemExit, match="failed: python -m dlrun model=lenett"):
+        module.module("dlrun", "model=lenett")
 
 
 def test_a_finished_run_is_used(figures, tmp_path):
