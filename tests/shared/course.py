@@ -56,7 +56,7 @@ def reaches(command: list[str], expected: str, folder: Path) -> None:
     where = f"output_dir={folder}" if setting else f"run_dir={folder / 'run'}"
     words = [sys.executable, "-m", "dlrun", *command, where]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode == 2 and any(words in done.stderr for words in ABSENT):
+    if done.returncode and any(words in done.stderr for words in ABSENT):  # 1: only some jobs of a sweep lack it
         pytest.skip("its data, or the run that it starts from, is not at hand")
     assert done.returncode == 0, done.stderr
     if setting:
