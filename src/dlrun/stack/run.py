@@ -5,6 +5,7 @@ The sweep starts this as a process of its own (`dl-run --stack=...`), with the c
 
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 
 from dlrun.config.auto import value_of
 from dlrun.data.base import has_samples
-from dlrun.errors import CheckpointError, UserError
+from dlrun.errors import CheckpointError, UserError, first_line
 from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.failures import OutOfMemory, within_memory, writing_to
 from dlrun.output.folders import claim_folder, read_summary, require_plain
@@ -32,7 +33,7 @@ from dlrun.sweep.population import first_values, varied
 from dlrun.sweep.rows import best_of
 from dlrun.sweep.settings import Population
 from dlrun.sweep.space import read_axes
-from dlrun.sweep.stacks import DECLINED, Verdict, halves, parse, stack_folder, write_verdict
+from dlrun.sweep.stacks import DECLINED, Verdict, halves, has_checkpoint, parse, stack_folder, write_verdict
 from dlrun.sweep.state import State, load_state
 from dlrun.system.machine import keep_threads
 from dlrun.system.signals import Signals
@@ -77,36 +78,45 @@ def run_stack(composed: DictConfig, which: str) -> None:
             values = {number: job_state(saved[str(number)], number, keys).values for number in numbers}
         elif isinstance(settings, Population):
             values = {number: first_values(settings, axes, number) for number in numbers}
-        jobs = make_jobs(state, configs, values)
+        jobs, start = make_jobs(state, configs, values)
         for job in jobs if saved else ():
             job.restore(saved[str(job.number)])
         selection = selection_of(settings, axes, jobs[0])
         with within_memory():
             stack = Stack(jobs, checkpoints, state.facts["id"], is_drawn, selection, selected)
-            verdict = Verdict(None if saved else gain(stack))
-        if not saved:
-            if must_gain and (verdict.gain or 0) < 1:
-                raise NotStackable(f"one after another they train {1 / (verdict.gain or 1):.1f} times as fast here")
-            write_verdict(sweep, number_of_stack, verdict)
+            measured = None if saved else gain(stack, start)
+        if measured:
+            if must_gain and measured.total < 1:
+                raise NotStackable(f"one after another they train {1 / measured.total:.1f} times as fast here")
+            write_verdict(sweep, number_of_stack, Verdict(measured.total, measured.step))
     except OutOfMemory as error:
-        decline(sweep, number_of_stack, Verdict(why=str(error).partition("\n")[0], parts=halves(numbers)))
+        if saved:
+            error.code = 1  # with more memory it can be continued
+            raise
+        decline(sweep, number_of_stack, too_large(error, numbers))
     except (NotStackable, UserError) as error:
         if saved:
             raise
-        parts = error.parts if isinstance(error, NotStackable) else []
-        decline(
-            sweep, number_of_stack, Verdict(why=str(error).partition("\n")[0], parts=parts)
-        )  # a job with an error: alone
+        parts = error.parts if isinstance(error, NotStackable) else []  # a job with an error: alone
+        decline(sweep, number_of_stack, Verdict(why=first_line(error), parts=parts))
     if saved:
         keep_threads(next(iter(saved.values()))["state"]["threads"], jobs[0].session.device.torch_device)
     try:
-        with ExitStack() as open_files, Signals() as signals, writing_to(sweep), within_memory():
+        with ExitStack() as open_files, Signals() as signals:
             try:
-                open_folders(open_files, state, stack, configs, bool(saved))
-                is_done = fit(stack, signals)
-            except BaseException:
-                stack.abandon()
+                with writing_to(sweep), within_memory():
+                    open_folders(open_files, state, stack, configs, bool(saved))
+                    is_done = fit(stack, signals)
+            except BaseException as error:
+                stack.abandon(error, lead)
                 raise
+    except OutOfMemory as error:
+        if has_checkpoint(sweep, number_of_stack):
+            error.code = 1
+            raise
+        for number in numbers:
+            shutil.rmtree(state.run_folder(state.jobs[number]), ignore_errors=True)
+        decline(sweep, number_of_stack, too_large(error, numbers))
     except UserError as error:
         error.code = 1  # such as a full disk: the command was right
         raise
@@ -129,6 +139,11 @@ def draw_best(folders: Sequence[Path]) -> None:
         plot_finished(max(scored, key=lambda pair: pair[0])[1])
 
 
+def too_large(error: OutOfMemory, numbers: Sequence[int]) -> Verdict:
+    """The verdict on a stack for which there is too little memory."""
+    return Verdict(why=first_line(error), parts=halves(numbers))
+
+
 def decline(sweep: Path, number: int, verdict: Verdict) -> NoReturn:
     """Leave the jobs to the sweep."""
     write_verdict(sweep, number, verdict)
@@ -146,12 +161,15 @@ def load(checkpoints: Checkpoints, state: State) -> tuple[dict, int]:
     return jobs, selected
 
 
-def make_jobs(state: State, configs: dict[int, Config], values: dict[int, dict[str, float]]) -> list[StackedJob]:
+def make_jobs(
+    state: State, configs: dict[int, Config], values: dict[int, dict[str, float]]
+) -> tuple[list[StackedJob], float]:
     """Build the jobs' runs; jobs whose data is the same share it. values: others of some keys (sweep/population.py).
 
-    Writes nothing. Raises NotStackable, with smaller stacks if these differ in the number of their steps.
+    Returns the processor seconds of this process until the first was ready, too. Writes nothing. Raises NotStackable,
+    with smaller stacks if these differ in the number of their steps.
     """
-    names, jobs = dict(HydraConfig.get().runtime.choices), list[StackedJob]()
+    names, jobs, start = dict(HydraConfig.get().runtime.choices), list[StackedJob](), 0.0
     sizes: dict[tuple[int, int], list[int]] = {}
     for number, config in configs.items():
         plain, folder = with_values(config.plain, values[number]), state.run_folder(state.jobs[number])
@@ -160,12 +178,13 @@ def make_jobs(state: State, configs: dict[int, Config], values: dict[int, dict[s
         job = make_job(number, plain, names, folder, like, config.chosen)
         job.values = values[number]
         jobs.append(job)
+        start = start or time.process_time()
         sizes.setdefault(size(job.session), []).append(number)
     if len(sizes) > 1:
         epochs, samples = (len(set(each)) > 1 for each in zip(*sizes, strict=True))
         what = "train samples" if samples else "steps in an epoch"
         raise NotStackable(f"the jobs differ in the number of {what}", list(sizes.values()))
-    return jobs
+    return jobs, start
 
 
 def size(session: Session) -> tuple[int, int]:
