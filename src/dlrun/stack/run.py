@@ -5,7 +5,6 @@ The sweep starts this as a process of its own (`dl-run --stack=...`), with the c
 
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +27,7 @@ from dlrun.stack.functions import NotStackable
 from dlrun.stack.selection import selection_of
 from dlrun.stack.stacked import Stack
 from dlrun.stack.stacked_job import StackedJob, job_state, with_values
+from dlrun.stack.timing import Age, Timing, age
 from dlrun.stack.trial import gain
 from dlrun.sweep.population import first_values, varied
 from dlrun.sweep.rows import best_of
@@ -78,17 +78,17 @@ def run_stack(composed: DictConfig, which: str) -> None:
             values = {number: job_state(saved[str(number)], number, keys).values for number in numbers}
         elif isinstance(settings, Population):
             values = {number: first_values(settings, axes, number) for number in numbers}
-        jobs, start = make_jobs(state, configs, values)
+        jobs, ready = make_jobs(state, configs, values)
         for job in jobs if saved else ():
             job.restore(saved[str(job.number)])
         selection = selection_of(settings, axes, jobs[0])
         with within_memory():
             stack = Stack(jobs, checkpoints, state.facts["id"], is_drawn, selection, selected)
-            measured = None if saved else gain(stack, start)
-        if measured:
-            if must_gain and measured.total < 1:
-                raise NotStackable(f"one after another they train {1 / measured.total:.1f} times as fast here")
-            write_verdict(sweep, number_of_stack, Verdict(measured.total, measured.step))
+            timing = None if saved else Timing(gain(stack), ready)
+        if timing:
+            if must_gain and timing.total(jobs) < 1:
+                raise NotStackable(f"one after another they train {1 / timing.total(jobs):.1f} times as fast here")
+            write_verdict(sweep, number_of_stack, timing.verdict(jobs))
     except OutOfMemory as error:
         if saved:
             error.code = 1  # with more memory it can be continued
@@ -122,6 +122,8 @@ def run_stack(composed: DictConfig, which: str) -> None:
         raise
     if not is_done:
         sys.exit(128 + (signals.stop or 0))
+    if timing:
+        write_verdict(sweep, number_of_stack, timing.verdict(jobs, is_over=True))
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
     if not is_drawn:
         draw_best(folders)
@@ -163,13 +165,13 @@ def load(checkpoints: Checkpoints, state: State) -> tuple[dict, int]:
 
 def make_jobs(
     state: State, configs: dict[int, Config], values: dict[int, dict[str, float]]
-) -> tuple[list[StackedJob], float]:
+) -> tuple[list[StackedJob], Age]:
     """Build the jobs' runs; jobs whose data is the same share it. values: others of some keys (sweep/population.py).
 
-    Returns the processor seconds of this process until the first was ready, too. Writes nothing. Raises NotStackable,
-    with smaller stacks if these differ in the number of their steps.
+    Also returns this process's age when the first was ready. Writes nothing. Raises NotStackable, with smaller stacks
+    if these differ in the number of their steps.
     """
-    names, jobs, start = dict(HydraConfig.get().runtime.choices), list[StackedJob](), 0.0
+    names, jobs, ready = dict(HydraConfig.get().runtime.choices), list[StackedJob](), None
     sizes: dict[tuple[int, int], list[int]] = {}
     for number, config in configs.items():
         plain, folder = with_values(config.plain, values[number]), state.run_folder(state.jobs[number])
@@ -178,13 +180,13 @@ def make_jobs(
         job = make_job(number, plain, names, folder, like, config.chosen)
         job.values = values[number]
         jobs.append(job)
-        start = start or time.process_time()
+        ready = ready or age()
         sizes.setdefault(size(job.session), []).append(number)
     if len(sizes) > 1:
         epochs, samples = (len(set(each)) > 1 for each in zip(*sizes, strict=True))
         what = "train samples" if samples else "steps in an epoch"
         raise NotStackable(f"the jobs differ in the number of {what}", list(sizes.values()))
-    return jobs, start
+    return jobs, ready or age()
 
 
 def size(session: Session) -> tuple[int, int]:

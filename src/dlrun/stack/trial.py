@@ -26,21 +26,21 @@ REPEATS, SECONDS = 40, 1.0  # the most repetitions, and about the most time
 
 
 class Gain(NamedTuple):
-    """What a trial measured.
+    """What a trial measured: seconds of a step of one job, and of one of all jobs."""
 
-    total: how many times as fast as one after another the stack trains from here on, with the start of each job. step:
-    how many times as long as that of one job a step takes.
-    """
+    one: float
+    together: float
 
-    total: float
-    step: float
+    @property
+    def step(self) -> float:
+        """How many times as long as a step of one job that of all takes."""
+        return self.together / self.one
 
 
-def gain(stack: Stack, start: float = 0.0) -> Gain:
+def gain(stack: Stack) -> Gain:
     """Compare this stack with its jobs one after another, by a few steps that are undone.
 
-    start: the seconds from a process's start until it is ready to train a job. The evaluations, files and plots of the
-    jobs count for neither, since each job has its own in both. Raises NotStackable if a step of the stack differs from
+    Raises NotStackable if a step of the stack differs from
     the steps of its jobs, because of a network that mixes the samples of a batch in its own code, or a task whose means
     are not those of `task.jobs`.
     """
@@ -54,9 +54,7 @@ def gain(stack: Stack, start: float = 0.0) -> Gain:
             together.append(seconds(lambda: [tried_together(stack, each) for each in clocks]))
         rehearse(stack, clocks[-1])
     stack.build()
-    cycles = stack.first.clock.total_steps / len(clocks)
-    one, all_jobs = min(alone[1:]), min(together[1:])
-    return Gain(len(stack.jobs) * (start + cycles * one) / (cycles * all_jobs), all_jobs / one)
+    return Gain(min(alone[1:]) / len(clocks), min(together[1:]) / len(clocks))
 
 
 def first_clocks(stack: Stack) -> list[list[Clock]]:

@@ -234,6 +234,8 @@ class Runner:
             elif not self.requests.first:
                 log = logs[job.number] if job is one.job else [job.error or ""]  # of a stack: its log once
                 self.screen.fail(f"job {job.number} {job.status} (exit code {job.code})", log)
+        if one.job.stack is not None and code == 0 and (text := tried.took(self.state, one)):
+            self.screen.show(text)
 
     def ends_early(self, one: Running, code: int) -> bool:
         """Handle the end of a stack before its first checkpoint. Returns False for any other end."""

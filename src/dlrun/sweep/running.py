@@ -36,7 +36,7 @@ class Running:
     asked: str | None = None
     deadline: float = float("inf")
     is_known: bool = False
-    memory_kills: int | None = field(default_factory=process.memory_kills)
+    memory_kills: int | None = field(default_factory=lambda: process.memory_kills())
 
     @property
     def job(self) -> Job:

@@ -34,12 +34,15 @@ class Verdict:
     """The result of trying a stack before its first step.
 
     gain: how many times as fast as one after another, with the start of each job. step: how many times as long as that
-    of one job a step takes. None if they were not measured. why: the reason why it trains nothing. parts: the jobs of
-    smaller stacks that might train.
+    of one job a step takes. seconds, alone: how long the stack took, and how long its jobs would have taken one after
+    another. None if they were not measured. why: the reason why it trains nothing. parts: the jobs of smaller stacks
+    that might train.
     """
 
     gain: float | None = None
     step: float | None = None
+    seconds: float | None = None
+    alone: float | None = None
     why: str | None = None
     parts: list[list[int]] = field(default_factory=list)
 
@@ -68,7 +71,8 @@ def read_verdict(sweep: Path, number: int) -> Verdict | None:
     """The verdict on a stack, or None if there is none (yet)."""
     try:
         content = json.loads(read_whole(verdict_file(sweep, number)))
-        check_state(content, {"gain": float | None, "step": float | None, "why": str | None, "parts": list})
+        numbers = dict.fromkeys(("gain", "step", "seconds", "alone"), float | None)
+        check_state(content, {**numbers, "why": str | None, "parts": list})
         verdict = Verdict(**content)
         return verdict if all(isinstance(part, list) for part in verdict.parts) else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):

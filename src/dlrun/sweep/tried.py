@@ -85,9 +85,15 @@ def in_parts(parts: Sequence[Sequence[int]]) -> str:
 
 
 def together(one: Running, verdict: Verdict) -> str:
-    """What was measured, in words."""
+    """That a stack trains, and what was measured before its first step, in words."""
     text = f"{one.numbers} train as one network"
-    if verdict.step is None:
-        return text
-    gain = f"{len(one.jobs) / verdict.step:.1f} times as fast as one after another"
-    return f"{text}\n  a step takes {verdict.step:.1f} times that of one job: {gain}"
+    return text if verdict.step is None else f"{text}: a step takes {verdict.step:.1f} times that of one job"
+
+
+def took(state: State, one: Running) -> str:
+    """How long a stack took, in words; "" if it was not measured from its start to its end."""
+    verdict = stacks.read_verdict(state.folder, one.job.stack or 0)
+    if verdict is None or not verdict.seconds or verdict.alone is None:
+        return ""
+    times = f"{verdict.alone / verdict.seconds:.1f} times as fast as one after another"
+    return f"{one.numbers} took {verdict.seconds:.1f} s together, {times} (about {verdict.alone:.1f} s)"
