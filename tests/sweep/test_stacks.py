@@ -149,7 +149,9 @@ def test_a_stack_killed_early_ends_with_the_same_bits(words, tmp_path):
     def jobs(kind: str) -> list[dict]:
         return next(json.loads(path.read_text())["jobs"] for path in tmp_path.glob(f"{kind}/*/*_sweep/sweep.json"))
 
-    assert start("whole", *small).wait() == 0
+    process = start("whole", *small)
+    text = process.communicate()[0]
+    assert process.returncode == 0, text
     draw, kills = random.Random(0), 0
     process = start("cut", *small)
     while kills < 4:

@@ -96,8 +96,10 @@ def why(job: Job, lines: list[str], no_memory: bool | None = None) -> str | None
     if job.status == "timeout":
         return f"it took longer than sweep.job_timeout; last line: {last}"
     if job.status == "killed":
-        reason = ", possibly" if no_memory is None else ":" if no_memory else ", not"
-        return f"SIGKILL{reason} out of memory; last line: {last}"
+        if no_memory:
+            return "out of memory: the system ended it (SIGKILL)"
+        reason = "possibly" if no_memory is None else "not"
+        return f"SIGKILL, {reason} out of memory; last line: {last}"
     if job.status == "lost":
         return f"unknown end, since the process that it was forked from was killed; last line: {last}"
     return last if lines else None
