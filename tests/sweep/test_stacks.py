@@ -16,10 +16,11 @@ from runs import assert_same
 
 from dlrun.errors import UserError
 from dlrun.output.folders import read_summary
+from dlrun.sweep.job import Job
 from dlrun.sweep.outcomes import recover
 from dlrun.sweep.running import Running, spoken
 from dlrun.sweep.stacks import Verdict, divide, halves, parse, plan, read_verdict, which, write_verdict
-from dlrun.sweep.state import Job, State
+from dlrun.sweep.state import State
 from dlrun.sweep.tried import clear, ended, in_parts, put_back, together, took
 
 RATE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"

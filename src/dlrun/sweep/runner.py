@@ -12,13 +12,14 @@ from dlrun.errors import UserError
 from dlrun.output.restarts import has_checkpoint
 from dlrun.sweep import process, stacks, tried
 from dlrun.sweep.goals import best_settings, goals
+from dlrun.sweep.job import DONE, Job
 from dlrun.sweep.outcomes import check_goals, own_end, record, recover, summed_up, why
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.report import Report
 from dlrun.sweep.running import Running, spoken
 from dlrun.sweep.screen import Screen
 from dlrun.sweep.slots import Slots
-from dlrun.sweep.state import DONE, Job, State
+from dlrun.sweep.state import State
 from dlrun.sweep.workers import cannot_write
 from dlrun.system.signals import Requests, stopping
 
@@ -240,24 +241,16 @@ class Runner:
     def ends_early(self, one: Running, code: int) -> bool:
         """Handle the end of a stack before its first checkpoint. Returns False for any other end."""
         how = tried.ended(self.state, one, code)
-        if how == "declined":
-            self.undo(one, code)
-        elif how == "interrupted":
-            with self.state.alone():
-                text = tried.put_back(one, code)
-                self.report.write()
-            self.screen.show(text)
-        return how is not None
-
-    def undo(self, one: Running, code: int) -> None:
-        """Run the jobs of a stack that trains nothing one after another, or in smaller stacks if it was too large."""
-        verdict = tried.verdict_on(self.state, one, code)
+        if how is None:
+            return False
         with self.state.alone():
-            stacks.release(self.state.folder, one.jobs, verdict, is_refused=self.stack == "only")
-            self.taken -= {job.number for job in one.jobs}
-        if self.stack == "only":
-            raise UserError(
-                f"{one.numbers} cannot train as one network: {verdict.why}\n"
-                "  expected jobs that can, since they exchange weights: docs/sweeps.md lists what has a stacked form"
-            )
-        self.screen.show(tried.instead(one, verdict))
+            if how == "interrupted":
+                text = tried.put_back(one, code)
+            else:
+                text = tried.give_up(self.state, one, code, is_refused=self.stack == "only")
+                self.taken -= {job.number for job in one.jobs}
+            self.report.write()
+        if one.job.status == "refused":
+            raise UserError(text)
+        self.screen.show(text)
+        return True

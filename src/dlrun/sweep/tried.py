@@ -7,10 +7,11 @@ from typing import Literal
 
 from dlrun.output.folders import read_summary
 from dlrun.sweep import process, stacks
+from dlrun.sweep.job import Job
 from dlrun.sweep.outcomes import EXIT_WORDS, cause
 from dlrun.sweep.running import KILLED, Running, spoken
 from dlrun.sweep.stacks import Verdict
-from dlrun.sweep.state import Job, State
+from dlrun.sweep.state import State
 
 
 def ended(state: State, one: Running, code: int) -> Literal["declined", "interrupted"] | None:
@@ -66,8 +67,15 @@ def verdict_on(state: State, one: Running, code: int) -> Verdict:
     return Verdict(why=cause(lines) if lines else "the stack did not start")
 
 
-def instead(one: Running, verdict: Verdict) -> str:
-    """How the jobs of a stack that trains nothing run instead, in words."""
+def give_up(state: State, one: Running, code: int, is_refused: bool) -> str:
+    """Take back or refuse the jobs of a stack that trains nothing; return in words how they run instead."""
+    verdict = verdict_on(state, one, code)
+    stacks.release(state.folder, one.jobs, verdict, is_refused)
+    if is_refused:
+        return (
+            f"{one.numbers} cannot train as one network: {verdict.why}\n"
+            "  expected jobs that can, since they exchange weights: docs/sweeps.md lists what has a stacked form"
+        )
     return f"{one.numbers} {in_parts(verdict.parts)}: {verdict.why}"
 
 
