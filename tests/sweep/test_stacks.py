@@ -17,11 +17,11 @@ from runs import assert_same
 from dlrun.errors import UserError
 from dlrun.output.folders import read_summary
 from dlrun.sweep.job import Job
-from dlrun.sweep.outcomes import recover
+from dlrun.sweep.outcomes import recover, why
 from dlrun.sweep.running import Running, spoken
 from dlrun.sweep.stacks import Verdict, divide, halves, parse, plan, read_verdict, which, write_verdict
 from dlrun.sweep.state import State
-from dlrun.sweep.tried import clear, ended, in_parts, put_back, together, took
+from dlrun.sweep.tried import clear, ended, in_parts, put_back, resumed, telling, together, took
 
 RATE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
@@ -127,6 +127,20 @@ def test_a_stack_says_how_long_it_took(tmp_path):
     write_verdict(tmp_path, 0, Verdict(5.0, 2.14, seconds=10.0, alone=15.0))
     text = "8 jobs (0 to 7) took 10.0 s together, 1.5 times as fast as one after another (about 15.0 s)"
     assert took(state, one) == text
+
+
+def test_the_error_of_a_job_is_that_of_its_process(tmp_path):
+    """Unless its own log has one, such as that it diverged. A stack that is continued may have one job left."""
+    one = Running([Job(i, ["model=mlp", f"seed={i}"], "failed", 1, stack=0) for i in range(3)], 0, Child(), 0)
+    logs = {0: ["epoch 1", "ValueError: no"], 1: ["epoch 1"], 2: ["epoch 1", "dl-run: the loss is nan", "  try"]}
+    found = [why(job, telling(one, job, logs)) for job in one.jobs]
+    assert found == ["ValueError: no", "ValueError: no", "dl-run: the loss is nan"]
+    one.job.status, one.job.code = "killed", -9
+    assert why(one.job, logs[0], no_memory=True) == "out of memory: the system ended it (SIGKILL)"
+    assert why(one.job, logs[0], no_memory=False) == "SIGKILL, not out of memory; last line: ValueError: no"
+    assert why(one.job, logs[0]) == "SIGKILL, possibly out of memory; last line: ValueError: no"
+    assert resumed(one.jobs, 4) == "[1-3/4] as one network, resumed"
+    assert resumed(one.jobs[2:], 4) == "[3/4] model=mlp seed=2, resumed"
 
 
 def test_seeds_are_given_once(dl_run):

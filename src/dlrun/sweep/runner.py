@@ -16,7 +16,7 @@ from dlrun.sweep.job import DONE, Job
 from dlrun.sweep.outcomes import check_goals, own_end, record, recover, summed_up, why
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.report import Report
-from dlrun.sweep.running import Running, spoken
+from dlrun.sweep.running import Running
 from dlrun.sweep.screen import Screen
 from dlrun.sweep.slots import Slots
 from dlrun.sweep.state import State
@@ -168,9 +168,7 @@ class Runner:
             raise cannot_write(self.state.folder, error) from None
         self._started(Running(jobs, slot, child, size, is_known=is_resumed))
         if is_resumed:  # else its verdict is awaited
-            numbers = spoken([job.number for job in jobs], first=1, to="-")
-            what = "as one network" if jobs[1:] else " ".join(jobs[0].overrides)
-            self.screen.start(f"[{numbers}/{self.state.total}] {what}, resumed")
+            self.screen.start(tried.resumed(jobs, self.state.total))
 
     def _started(self, one: Running) -> None:
         """Take note of a process that was created."""
@@ -224,8 +222,7 @@ class Runner:
                 folder = self.state.run_folder(job)
                 ended, asked = own_end(folder, code, one.asked) if job.stack is not None else (code, one.asked)
                 record(job, folder, ended, goals(self.state), asked)
-                told = job.stack is None or any(line.startswith("dl-run: ") for line in logs[job.number])
-                job.error = why(job, logs[job.number if told else one.job.number], one.ran_out_of_memory(code))
+                job.error = why(job, tried.telling(one, job, logs), one.ran_out_of_memory(code))
                 check_goals(job, folder, self.state.facts["goals"])
                 self.plan.tell(job, folder)
             self.report.write()

@@ -67,6 +67,18 @@ def verdict_on(state: State, one: Running, code: int) -> Verdict:
     return Verdict(why=cause(lines) if lines else "the stack did not start")
 
 
+def telling(one: Running, job: Job, logs: dict[int, list[str]]) -> list[str]:
+    """The log that tells why a job ended: its own, or that of the process if it shares one and its own does not."""
+    is_told = any(line.startswith("dl-run: ") for line in logs[job.number])
+    return logs[job.number if is_told or job.stack is None else one.job.number]
+
+
+def resumed(jobs: Sequence[Job], total: int) -> str:
+    """That a stack is continued, or the one job that is left of it."""
+    numbers = spoken([job.number for job in jobs], first=1, to="-")
+    return f"[{numbers}/{total}] {'as one network' if jobs[1:] else ' '.join(jobs[0].overrides)}, resumed"
+
+
 def give_up(state: State, one: Running, code: int, is_refused: bool) -> str:
     """Take back or refuse the jobs of a stack that trains nothing; return in words how they run instead."""
     verdict = verdict_on(state, one, code)
