@@ -211,6 +211,54 @@ def test_seeds_in_one_command(tmp_path):
     assert (sweep / "best" / "plots" / "loss.png").exists()
 
 
+WANDB = """
+import json, os
+
+class Settings:
+    def __init__(self, **settings): pass
+
+class Image(Settings):
+    def __init__(self, path): pass
+
+class Run:
+    summary = {}
+
+    def __init__(self, name):
+        self.path = os.path.join(os.path.dirname(__file__), f"{name}.jsonl")
+
+    def log(self, metrics, step):
+        with open(self.path, "a") as file:
+            file.write(json.dumps([step, sorted(metrics)]) + "\\n")
+
+    def finish(self, exit_code):
+        self.log({"end": exit_code}, -1)
+
+def init(name, **more):
+    return Run(name)
+"""
+
+
+@pytest.mark.slow
+def test_a_tracker_receives_each_row_of_each_job_once(tmp_path):
+    """From a stand-in for W&B, which writes down what it is sent."""
+    (tmp_path / "wandb.py").write_text(WANDB)
+    words = ["data=moons", "trainer.epochs=3", "trainer.log_every=5", "seeds=3", "sweep.stack=3", "tracker=wandb"]
+    command = [sys.executable, "-m", "dlrun", *words, f"output_dir={tmp_path}"]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    (sweep,) = tmp_path.glob("*/*_sweep")
+    for number in range(3):
+        deadline, path = time.monotonic() + 60, tmp_path / f"{number}.jsonl"
+        while not path.exists() or "[-1, " not in path.read_text():  # the tracker ends after the run
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        sent = [(step, name) for step, names in map(json.loads, path.read_text().splitlines()) for name in names]
+        rows = [json.loads(line) for line in (sweep / str(number) / "metrics.jsonl").read_text().splitlines()]
+        wanted = [(row["step"], name) for row in rows for name in row if name.startswith(("step/", "val/"))]
+        assert sorted(pair for pair in sent if pair[1].startswith(("step/", "val/"))) == sorted(wanted)
+
+
 @pytest.mark.slow
 def test_folds_of_unequal_size_train_in_stacks_of_their_own(tmp_path):
     words = ["-m", "data=moons", "data.source.samples=202", "data.folds=3", "seed=0,1", "sweep.stack=8"]
