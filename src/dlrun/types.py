@@ -85,8 +85,13 @@ Keep = Annotated[str, BestOf()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1, open_low=True)]  # more than nothing
+Factor = Annotated[float, Range(1e-6, 1e6)]  # of what is scaled and must not vanish
 Fraction = Annotated[float, Range(0, 1)]
 Probability = Annotated[float, Range(0, 1, open_high=True)]  # dropout, momentum, decay: 1 would leave nothing
+
+Pixels = Annotated[int, Range(8, 512)]  # of a side of an image that is made small
+FrameStack = Annotated[int, Range(1, 32)]  # observations in one
+Convolution = tuple[Size, Few, Few]  # channels, kernel, stride
 
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu"]
 Norm = Literal["none", "batch", "layer", "instance", "group"]
@@ -98,6 +103,7 @@ Sampler = Literal["none", "balanced"]  # the order of an epoch: data/orders.py
 Threshold = Annotated[float, Range(0, 1, open_low=True, open_high=True)] | Literal["f1", "balanced_acc", "mcc", "acc"]
 Average = Literal["auto", "macro", "micro", "weighted", "per_class"]  # over classes: tasks/metrics/__init__.py
 OfTargets = Literal["mean", "per_target"]
+Pool = Literal["mean", "max"]  # how a map becomes one number: models/heads.py
 Init = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]  # keras: Glorot uniform, zero bias (the book's)
 
 

@@ -66,7 +66,7 @@ def test_a_stack_evaluates_its_jobs_at_once(words, tmp_path, monkeypatch):
         assert one == pytest.approx(other, rel=1e-5)
 
 
-QUICK = ("autoencoder", "gan", "wgan_gp", "ppo", "dqn")  # the others are slow tests
+QUICK = ("autoencoder", "gan", "wgan_gp", "ppo", "dqn", "pixels", "pixels_ppo")  # the others are slow tests
 NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in OTHERS]
 
 
