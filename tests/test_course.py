@@ -38,7 +38,6 @@ BANDS = {  # of the measured commands that are no experiment and take at most fi
     "model=mlp data=mnist model.dropout=0.5": "test/acc >= 0.97",
     "model=mlp data=moons task.l1=1e-4": "test/acc >= 0.87",
     "model=gan data=gaussians model.latent=2 trainer.epochs=200 trainer.test=last": "test/modes >= 4",
-    "model=reinforce task.causal=false": "test/return <= 200",
     "model=ppo": "test/return >= 475",
     "model=value_iteration data=maze": "test/return >= 6.8",
     "model=monte_carlo data=maze": "test/return >= 6.8",

@@ -107,8 +107,8 @@ def together(
             return fit(stack, signals)
     except Killed:
         return False
-    except UserError:
-        stack.abandon()
+    except UserError as error:
+        stack.abandon(error)
         raise
     finally:
         stack.means.__class__.add = add
