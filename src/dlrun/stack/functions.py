@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlrun.stack.axes import along, one_after_another, per_job, side_by_side
+from dlrun.stack.axes import along, is_channels_last, one_after_another, per_job, side_by_side
 
 if TYPE_CHECKING:
     from dlrun.stack.handle import Handle
@@ -103,12 +103,14 @@ def convolution(
     sixth = sixth if sixth is not None else keys.pop("dilation", 1)
     if keys:
         raise NotStackable(f"{weight.owner}: {function.__name__} with {', '.join(keys)} has no stacked form")
+    is_last = is_channels_last(x) or is_channels_last(weight)  # torch's rule
     if x.device.type == "cpu" and x.numel() > SMALL * k:
         each = zip(x.chunk(k), weight.stack, biases if biases is not None else [None] * k, strict=True)
-        return torch.cat([function(one, w, b, stride, padding, sixth, groups, *last) for one, w, b in each])
+        out = torch.cat([function(one, w, b, stride, padding, sixth, groups, *last) for one, w, b in each])
+        return out.contiguous(memory_format=torch.channels_last) if is_last else out
     flat = None if biases is None else biases.flatten(0, 1)
     both = side_by_side(x, k), weight.stack.flatten(0, 1)
-    return one_after_another(function(*both, flat, stride, padding, sixth, groups * k, *last), k)
+    return one_after_another(function(*both, flat, stride, padding, sixth, groups * k, *last), k, is_last)
 
 
 def batch_norm(
@@ -125,7 +127,7 @@ def batch_norm(
     handles = (running_mean, running_var, weight, bias)
     k = next(len(handle.stack) for handle in handles if handle is not None)
     flat = [None if handle is None else handle.stack.flatten(0, 1) for handle in handles]
-    return one_after_another(function(side_by_side(x, k), *flat, *rest, **keys), k)
+    return one_after_another(function(side_by_side(x, k), *flat, *rest, **keys), k, is_channels_last(x))
 
 
 def layer_norm(
@@ -188,7 +190,8 @@ def recurrent(function: Callable, x: Tensor, hidden: Any, weights: list, *settin
         mine = tuple(state[i].contiguous() for state in states)
         results.append(function(one, mine if is_pair else mine[0], [w.stack[i] for w in weights], *settings))
     outs, *ends = zip(*results, strict=True)
-    return (torch.cat(outs), *(torch.cat(end, 1) for end in ends))
+    outs_in_time = [out.transpose(0, 1) for out in outs]  # as torch has them in memory
+    return (torch.cat(outs_in_time, 1).transpose(0, 1), *(torch.cat(end, 1) for end in ends))
 
 
 def count_up(buffer: "Handle", by: int = 1) -> "Handle":

@@ -23,16 +23,19 @@ RANDOM = (DropoutBase, nn.RReLU)  # modules that draw random numbers; of these n
 class StackedNet(nn.Module):
     """The networks of K jobs: (K * B, ...) -> (K * B, ...).
 
-    nets: those of the jobs. Raises NotStackable if they differ in more than their numbers.
+    nets: those of the jobs. channels_last: the memory format of their maps (system/device.py). Raises NotStackable if
+    they differ in more than their numbers.
     leaves: by parameter of the first job, the parameter of all (K, *shape).
     """
 
-    def __init__(self, nets: list[nn.Module]) -> None:
+    def __init__(self, nets: list[nn.Module], channels_last: bool = False) -> None:
         super().__init__()
         self.jobs = Jobs(len(nets), next(nets[0].parameters()).device)
         self.leaves: dict[nn.Parameter, Tensor] = {}
         self.buffer_stacks: list[Tensor] = []
         self.net = deepcopy(nets[0])
+        if channels_last:  # also of networks that have been in a stack, whose parameters have lost it
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
         every = [dict(net.named_modules()) for net in nets]
         for name, module in list(self.net.named_modules()):
             modules = [found.get(name) for found in every]
@@ -50,7 +53,7 @@ class StackedNet(nn.Module):
                 continue
             if param not in self.leaves:
                 self.leaves[param] = as_views([each[key] for each in all_params], f"{path}{key}")
-            params[key] = Handle.of(param, self.leaves[param], f"{path}{key} of {kind}")
+            params[key] = Handle.of(params[key], self.leaves[param], f"{path}{key} of {kind}")
         for key, buffer in all_buffers[0].items():
             if buffer is None:
                 continue
@@ -76,20 +79,26 @@ class StackedNet(nn.Module):
 
 
 class Dropouts(nn.Module):
-    """Dropout with a rate for each job. It draws what nn.Dropout draws for a job alone, on a CPU."""
+    """Dropout with a rate for each job. It draws what nn.Dropout draws for a job alone, on a CPU.
+
+    p: the largest rate, for code that asks a layer for its rate.
+    """
 
     def __init__(self, rates: list[float], jobs: Jobs) -> None:
         super().__init__()
-        self.rates, self.jobs = rates, jobs
-        self.kept = torch.tensor([1 - rate for rate in rates], device=jobs.device)
+        self.rates, self.jobs, self.p = rates, jobs, max(rates)
+        self.kept = torch.tensor([1 - rate if rate < 1 else 1.0 for rate in rates], device=jobs.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or not any(self.rates):
+        if not self.training or not self.p:
             return x
-        noise = torch.empty_like(x, memory_format=torch.contiguous_format)
+        noise = torch.empty_like(x)  # in the layout of x, whose numbers torch draws in the order of the memory
         each = per_job(noise, self.jobs.num)
         for one, rate, generator in zip(each, self.rates, self.jobs.generators, strict=True):
-            one.bernoulli_(1 - rate, generator=generator)
+            if 0 < rate < 1:  # else nn.Dropout draws nothing
+                one.bernoulli_(1 - rate, generator=generator)
+            else:
+                one.fill_(1 - rate)
         each.div_(along(self.kept, each.dim(), 1))
         return x * noise
 
