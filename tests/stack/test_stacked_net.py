@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dlrun.seeds import mix
 from dlrun.stack.functions import NotStackable
@@ -38,6 +39,45 @@ class Own(nn.Module):
         return self.out((x * self.scale.exp()) @ (self.scale[:, None] - self.mean).square())
 
 
+class Packed(Reader):
+    """Reads as many words of each text as it has before its padding, with and without states of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        lengths = (x != 0).sum(1).clamp(min=1)
+        packed = pack_padded_sequence(self.words(x), lengths, batch_first=True, enforce_sorted=False)
+        out, states = self.read(packed)
+        out, _ = self.read(out._replace(data=out.data[:, :6]), states)
+        return self.out(self.drop(pad_packed_sequence(out, batch_first=True)[0]).mean(1))
+
+
+class Turned(nn.Module):
+    """Time is the first axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.read, self.out = nn.Embedding(20, 6), nn.RNN(6, 5, nonlinearity="relu"), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.read(self.words(x).transpose(0, 1))[0][-1])
+
+
+class Cells(nn.Module):
+    """Cells of all kinds, step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.long, self.gru = nn.Embedding(20, 6), nn.LSTMCell(6, 5), nn.GRUCell(6, 5, bias=False)
+        self.tanh, self.relu = nn.RNNCell(6, 5), nn.RNNCell(5, 5, nonlinearity="relu")
+        self.out = nn.Linear(15, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pair = state = plain = last = None
+        for word in self.words(x).unbind(1):
+            pair, state, plain = self.long(word, pair), self.gru(word, state), self.tanh(word, plain)
+            last = self.relu(plain, last)
+        return self.out(torch.cat([pair[0], state, last], 1))
+
+
 def dense() -> nn.Module:
     norms = nn.BatchNorm1d(8), nn.PReLU(), nn.Dropout(0.3), nn.Linear(8, 8), nn.LayerNorm(8), nn.Dropout(0.2)
     return nn.Sequential(nn.Flatten(), nn.Linear(4, 8), *norms, nn.RMSNorm(8), nn.Linear(8, 3, bias=False))
@@ -61,7 +101,8 @@ NETS = {
     "maps": (maps, (B, 1, 9, 9)), "large_maps": (partial(maps, nn.PReLU), (B, 1, 60, 60)),
     "large_convolution": (lambda: nn.Sequential(nn.Conv2d(8, 3, 3), nn.AvgPool2d(28), nn.Flatten()), (B, 8, 30, 30)),
     "lstm": (partial(Reader, nn.LSTM), None), "gru": (partial(Reader, nn.GRU), None),
-    "rnn": (partial(Reader, nn.RNN), None),
+    "rnn": (partial(Reader, nn.RNN), None), "cells": (Cells, None), "turned": (Turned, None),
+    "packed_lstm": (partial(Packed, nn.LSTM), None), "packed_gru": (partial(Packed, nn.GRU), None),
 }  # fmt: skip
 
 

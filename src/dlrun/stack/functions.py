@@ -176,24 +176,6 @@ def prelu(x: Tensor, weight: "Handle") -> Tensor:
     return torch.where(out >= 0, out, out * slopes).flatten(0, 1)
 
 
-def recurrent(function: Callable, x: Tensor, hidden: Any, weights: list, *settings: Any) -> tuple[Tensor, ...]:
-    """torch's fused recurrent layers, job after job: (K * B, T, C) -> (K * B, T, H) and the last states.
-
-    settings: biases, layers, dropout, training, bidirectional, batch_first.
-    """
-    if len(settings) != 6 or not settings[5] or settings[2]:
-        raise NotStackable(f"{weights[0].owner}: packed texts, dropout between layers, or batch_first=False")
-    k, is_pair = len(weights[0].stack), isinstance(hidden, tuple | list)
-    states = [state.chunk(k, 1) for state in (hidden if is_pair else (hidden,))]
-    results = []
-    for i, one in enumerate(x.chunk(k)):
-        mine = tuple(state[i].contiguous() for state in states)
-        results.append(function(one, mine if is_pair else mine[0], [w.stack[i] for w in weights], *settings))
-    outs, *ends = zip(*results, strict=True)
-    outs_in_time = [out.transpose(0, 1) for out in outs]  # as torch has them in memory
-    return (torch.cat(outs_in_time, 1).transpose(0, 1), *(torch.cat(end, 1) for end in ends))
-
-
 def count_up(buffer: "Handle", by: int = 1) -> "Handle":
     """The counter of batch normalisation."""
     if not isinstance(by, int):
@@ -236,5 +218,4 @@ FUNCTIONS: dict[Callable, Callable] = {
 }
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 FUNCTIONS |= {function: partial(convolution, function) for function in CONVOLUTIONS}
-FUNCTIONS |= {function: partial(recurrent, function) for function in (torch.lstm, torch.gru, torch.rnn_tanh)}
 FUNCTIONS |= {f: partial(in_place, f) for f in (torch._foreach_clamp_min_, torch._foreach_clamp_max_)}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dlrun.stack.axes import per_job
 from dlrun.stack.functions import FUNCTIONS, NotStackable
+from dlrun.stack.recurrent import CELLS
 
 
 class Handle(torch.Tensor):
@@ -31,10 +32,11 @@ class Handle(torch.Tensor):
     def __torch_function__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in OF_ONE:
             return super().__torch_function__(func, types, args, kwargs or {})
-        function = FUNCTIONS.get(func) or partial(of_each, func)
+        function = STACKED.get(func) or partial(of_each, func)
         return function(*args, **kwargs) if kwargs else function(*args)
 
 
+STACKED = FUNCTIONS | CELLS
 OF_ONE = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim")}
 OF_ONE |= {getattr(torch.Tensor, name).__get__ for name in ("is_cuda", "is_meta", "layout", "is_mps", "is_cpu")}
 OF_ONE |= {getattr(torch.Tensor, name) for name in ("size", "dim", "numel", "is_floating_point", "stride", "__len__")}

@@ -15,6 +15,7 @@ from dlrun.stack.axes import along, per_job
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.handle import Handle
 from dlrun.stack.jobs import Jobs
+from dlrun.stack.recurrent import Reading
 from dlrun.system.torch_internals import DropoutBase, own_tensors, refresh_flat_weights
 
 RANDOM = (DropoutBase, nn.RReLU)  # modules that draw random numbers; of these nn.Dropout has a stacked form
@@ -49,11 +50,12 @@ class StackedNet(nn.Module):
         params, buffers = own_tensors(module)
         all_params, all_buffers = zip(*map(own_tensors, modules), strict=True)
         for key, param in all_params[0].items():
-            if param is None:
+            mine = params[key]
+            if param is None or mine is None:
                 continue
             if param not in self.leaves:
                 self.leaves[param] = as_views([each[key] for each in all_params], f"{path}{key}")
-            params[key] = Handle.of(params[key], self.leaves[param], f"{path}{key} of {kind}")
+            params[key] = Handle.of(mine, self.leaves[param], f"{path}{key} of {kind}")
         for key, buffer in all_buffers[0].items():
             if buffer is None:
                 continue
@@ -64,6 +66,7 @@ class StackedNet(nn.Module):
             buffers[key] = Handle.of(buffer, stack, f"{path}{key} of {kind}")
         if isinstance(module, nn.RNNBase):
             refresh_flat_weights(module)
+            module.forward = Reading(module, self.jobs.num, f"{name} of {kind}")
         if type(module) is nn.Dropout:
             parent, _, child = name.rpartition(".")
             setattr(self.net.get_submodule(parent), child, Dropouts([each.p for each in modules], self.jobs))
