@@ -16,7 +16,7 @@ from dlrun.stack.functions import NotStackable
 from dlrun.stack.handle import Handle
 from dlrun.stack.jobs import Jobs
 from dlrun.stack.recurrent import Reading
-from dlrun.system.torch_internals import DropoutBase, own_tensors, refresh_flat_weights
+from dlrun.system.torch_internals import BatchNorm, DropoutBase, own_tensors, refresh_flat_weights
 
 RANDOM = (DropoutBase, nn.RReLU)  # modules that draw random numbers; of these nn.Dropout has a stacked form
 
@@ -34,12 +34,19 @@ class StackedNet(nn.Module):
         self.jobs = Jobs(len(nets), next(nets[0].parameters()).device)
         self.leaves: dict[nn.Parameter, Tensor] = {}
         self.buffer_stacks: list[Tensor] = []
-        self.net = deepcopy(nets[0])
+        try:
+            self.net = deepcopy(nets[0])
+        except Exception as error:  # of code that is not of this package, and of torch's old weight_norm
+            raise NotStackable(f"the network cannot be copied: {type(error).__name__}: {error}") from None
         if channels_last:  # also of networks that have been in a stack, whose parameters have lost it
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
         every = [dict(net.named_modules()) for net in nets]
         for name, module in list(self.net.named_modules()):
             modules = [found.get(name) for found in every]
+            if hasattr(module, "parametrizations"):
+                raise NotStackable(f"{name}: parametrized layers, as by weight_norm, have no stacked form")
+            if isinstance(module, BatchNorm) and module.momentum is None:
+                raise NotStackable(f"{name}: {type(module).__name__} with momentum=None has no stacked form")
             if any(type(each) is not type(modules[0]) for each in modules):
                 raise NotStackable(f"{name} is not the same layer in all jobs")
             self._stack(name, module, modules)
