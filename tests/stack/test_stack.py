@@ -76,7 +76,7 @@ def test_other_tasks_log_what_they_log_alone(name, tmp_path, monkeypatch):
     """Their steps are those of one job: each draws its own noise, and each of their updates is one of its own."""
     monkeypatch.setattr("dlrun.train.session.Session.finish", lambda *args: None)
     chosen = [] if any(each.startswith("task=") for each in OTHERS[name]) else [f"task={name}"]
-    common = [*OTHERS[name], *chosen, "trainer.log_every=3", f"trainer.device={runs.DEVICE}"]
+    common = [*OTHERS[name], *chosen, "trainer.log_every=1", f"trainer.device={runs.DEVICE}"]
     configs = [compose(*common, *job) for job in (["seed=1"], ["seed=2", "optimizer.lr=3e-3"])]
     assert together(tmp_path / "stack", configs)
     for number, one in enumerate(configs):

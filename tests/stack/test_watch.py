@@ -60,7 +60,7 @@ MESSAGES = {
     ),
     "error": (
         lambda net, y: y * net.drop.q,
-        "the network (Own): AttributeError: 'Dropouts' object has no attribute 'q'",
+        "drop (Dropouts) of the network: AttributeError: 'Dropouts' object has no ",
     ),
     "cat": (lambda net, y: torch.cat([y, net.layer.weight]), "layer.weight of Linear: cat has no stacked form"),
 }

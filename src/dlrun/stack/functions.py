@@ -78,8 +78,8 @@ def linear(x: Tensor, weight: "Handle", bias: "Handle | None" = None) -> Tensor:
     if not torch.is_autocast_enabled(x.device.type):
         out: Tensor = _Dense.apply(x, stack, biases)
         return out
-    product = torch.bmm(per_job(x, len(stack)).flatten(1, -2), stack.mT)
-    product = product if biases is None else product + biases[:, None]
+    rows = per_job(x, len(stack)).flatten(1, -2)  # one call, which rounds to the low precision once, as that of a job
+    product = torch.bmm(rows, stack.mT) if biases is None else torch.baddbmm(biases[:, None], rows, stack.mT)
     return product.reshape(*x.shape[:-1], stack.shape[1])
 
 
