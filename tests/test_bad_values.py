@@ -10,7 +10,7 @@ import shutil
 import sys
 import traceback
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -207,8 +207,9 @@ def train(config: dict, names: dict[str, str], folder: Path, draws: bool) -> Non
         run = folder / "run"
         run.mkdir()
         if not draws:
-            session.draw = lambda training: None
+            session.finish = partial(session.finish, is_drawn=False)
         session.start(run, resumed=False)
+        assert draws or not (run / "plots").exists()
     except UserError as error:
         print(error)
         sys.exit(error.exit_code)

@@ -5,11 +5,15 @@ project. A test reports every offender at once.
 """
 
 import ast
+import inspect
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
+
+from dlrun.models.options import Options
 
 SRC = Path(__file__).parents[1] / "src"
 FILES = {
@@ -142,6 +146,26 @@ HYDRA = {
     "sweep.space",
     "hydra_plugins.dlrun_sweeper",
 }
+TYPES_ONLY = {  # modules that know each other's classes for the type checker only, each with the reason
+    ("", "api"): "`dlrun` has the names of the API for a type checker; they are loaded when they are first used",
+    ("api.scores", "api.run"): "functions of a run, which is a class with methods for them",
+    ("stack.functions", "stack.handle"): "functions of handles, which look up their functions here",
+    ("train.texts", "train.session"): "the texts of a session, which prints them",
+    **{
+        ("types", each): "types of arguments, in quotes: what makes them imports torch"
+        for each in ("data.base", "data.images.augment", "data.images.masks", "data.texts.corpus", "models.embedding")
+    },
+}
+NAMES_IN_TEXT = {  # modules that hold the names of modules as text, each with the reason
+    "": "loads the names of the API when they are first used",
+    "call": "train, sweep and runs are packages and functions of the API, which imports the packages",
+    "config": "the modules that a config's paths may name; config/ knows them by name and imports none",
+    "types": "the modules that the paths of an argument may name",
+    "data.envs.gymnasium_env": "Gymnasium registers an environment by the name of its module",
+    "sweep.forks": "what the process imports that all jobs are forks of; a job is a whole `dl-run`",
+    "tasks.rl.workers": "what the process imports that all workers are forks of",
+    "tasks.metrics.measures": "a message names the package of the metrics",
+}
 PRINT = {"cli", "train.start", "train.resume", "output.terminal", "runs.command", "hydra_plugins.dlrun_sweeper.sweeper"}
 LIGHT = {  # on the way to --help, to a config error, to a list of runs
     "call", "api.words", "api.memory", "api.host", "api.command", "api.run", "api.sweeps", "cli", "errors", "types",
@@ -161,13 +185,16 @@ def short(module: str) -> str:
 
 
 @cache
+def whole_tree(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+
+
+@cache
 def tree(module: str) -> ast.Module:
     """The syntax tree without `if TYPE_CHECKING:` blocks, whose imports never run."""
-    found = ast.parse(FILES[module].read_text(encoding="utf-8"))
-    found.body = [
-        node for node in found.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
-    ]
-    return found
+    found = whole_tree(module)
+    body = [node for node in found.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))]
+    return ast.Module(body, found.type_ignores)
 
 
 def statements(body: list[ast.stmt], top: bool) -> Iterator[ast.stmt]:
@@ -182,8 +209,12 @@ def statements(body: list[ast.stmt], top: bool) -> Iterator[ast.stmt]:
 @cache
 def imports(module: str, top: bool = False) -> dict[str, int]:
     """Modules that this one imports, each with a line; top: only those that importing it imports."""
+    return imported(module, tree(module), top)
+
+
+def imported(module: str, source: ast.Module, top: bool) -> dict[str, int]:
     found = {}
-    for node in statements(tree(module).body, top):
+    for node in statements(source.body, top):
         if isinstance(node, ast.Import):
             found |= {alias.name: node.lineno for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -196,7 +227,11 @@ def imports(module: str, top: bool = False) -> dict[str, int]:
 
 def ours(module: str, top: bool = False) -> dict[str, int]:
     """The modules of the package that this one imports, by their short names."""
-    return {short(name): line for name, line in imports(module, top).items() if name.split(".")[0] == "dlrun"}
+    return of_dlrun(imports(module, top))
+
+
+def of_dlrun(names: dict[str, int]) -> dict[str, int]:
+    return {short(name): line for name, line in names.items() if name.split(".")[0] == "dlrun"}
 
 
 def row_of(module: str) -> str:
@@ -276,6 +311,31 @@ def test_the_top_folders_form_no_cycle_even_by_imports_in_functions():
 def test_modules_form_no_cycle_even_by_imports_in_functions():
     arrows = {short(module): set(ours(module)) for module in FILES}
     assert not cycle(arrows)
+
+
+def test_modules_form_no_cycle_even_by_types():
+    """With the imports for the type checker, but for those of TYPES_ONLY, each of which is needed."""
+    arrows = {
+        short(module): set(of_dlrun(imported(module, whole_tree(module), False)))
+        - {target for source, target in TYPES_ONLY if source == short(module)}
+        for module in FILES
+    }
+    assert not cycle(arrows)
+    for source, target in TYPES_ONLY:
+        assert cycle({**arrows, source: arrows[source] | {target}}), f"{source} need not be allowed {target}"
+
+
+def test_few_modules_name_modules_in_text():
+    """import_module and the like take a text, which the other tests do not see."""
+    wrong, used = [], set()
+    for module in FILES:
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Constant) and node.value in FILES and node.value != "dlrun":
+                rows = [row for row in NAMES_IN_TEXT if short(module) == row or row and within(short(module), (row,))]
+                used |= {*rows}
+                wrong += [] if rows else [f"{FILES[module]}:{node.lineno}: {node.value}"]
+    assert not wrong, "\n".join(["", *wrong])
+    assert used == NAMES_IN_TEXT.keys()
 
 
 def test_a_cycle_is_found():
@@ -364,16 +424,20 @@ def documented_members(docstring: str | None) -> set[str]:
 
 
 def test_optional_members_are_documented():
-    """A member of data or of a network that is looked for by its name is in the list of optional members."""
+    """A member of data that is looked for by its name is in the list of optional members. Those of a network are looked
+    for in models/options.py only, by the names in its list.
+    """
     (of_data,) = (
         node for node in tree("dlrun.data.base").body if isinstance(node, ast.ClassDef) and node.name == "SampleData"
     )
-    documented = {"data": documented_members(ast.get_docstring(of_data))}
-    documented["net"] = documented_members(ast.get_docstring(tree("dlrun.models")))
+    documented = documented_members(ast.get_docstring(of_data))
     found = {key: f"{FILES[module]}:{line}" for module in FILES for key, line in optional_members(tree(module)).items()}
-    assert {("data", "folds"), ("data", "load_like"), ("data", "report")} <= found.keys()
-    wrong = [f"{where}: {name}" for (kind, name), where in found.items() if name not in documented[kind]]
+    members = {("data", "folds"), ("data", "load_like"), ("data", "report")}
+    assert members <= found.keys() and {name for _, name in members} <= documented
+    wrong = [f"{where}: {name}" for (kind, name), where in found.items() if kind == "net" or name not in documented]
     assert not wrong, "\n".join(["", *wrong])
+    listed = re.findall(r"^(\w+): ", inspect.getdoc(Options), re.M)
+    assert listed and listed == [field.name for field in fields(Options)]
 
 
 def test_a_member_that_is_not_documented_is_found():

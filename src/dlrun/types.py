@@ -124,7 +124,7 @@ class Nested:
 class Named:
     """A function that the config names in one word (config/named.py).
 
-    The word is a public function of the module `within`, or the dotted path of code of the user's own; a mapping has
+    The word is a public function of the module `within`, or the dotted path of the user's own code; a mapping has
     the word as its `_target_`, and keys. takes: the parameters that the caller may pass, by name; needs: those that it
     must have. words: these stand for themselves. better: whether its annotation has to be Higher or Lower. classes:
     whether a class may stand for it, whose instances are called.

@@ -56,8 +56,8 @@ def test_predictions_from_every_kind_of_object(tmp_path):
             run.full_module(x)
     meta = torch.zeros(3, 2, dtype=torch.uint8, device="meta")
     for x, text in (
-        (pixels / 255, "uint8"), (pixels[:, :4], "has the shape"), ([3], "is no image"), (None, "nothing"),
-        (5, "5 is no image"), (meta, "meta tensor"), (masked, "masked array"),
+        (pixels / 255, "uint8"), (pixels[:, :4], "has the shape"), ([3], "is not an image"), (None, "nothing"),
+        (5, "5 is not an image"), (meta, "meta tensor"), (masked, "masked array"),
     ):  # fmt: skip
         with pytest.raises(dlrun.UserError, match=text):
             run.predict(x)
@@ -67,7 +67,7 @@ def test_predictions_from_every_kind_of_object(tmp_path):
     texts = made("texts")
     assert texts.predict(["a good film", "bad"])[:1].equals(texts.predict("a good film"))
     for x in (5, np.zeros((2, 2)), pl.LazyFrame({"a": ["good"]})):
-        with pytest.raises(dlrun.UserError, match="is no text"):
+        with pytest.raises(dlrun.UserError, match="is not text"):
             texts.predict(x)
     assert made("masks").predict(np.zeros((2, 16, 16, 3), np.uint8)).shape == (2, 16, 16)
     gan, actor = made("gan"), made("actor")

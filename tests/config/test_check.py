@@ -30,6 +30,7 @@ VALUES = {
     "data.val_fraction=2": "a number in",
     "data.augment.crop=-1": "an integer >= 0",
     "data.mean=[a]": "a list, each a number",
+    "task.unfreeze=[[head]]": "a list of pairs [text, number > 0]",
     "data.spec.shape=[1,8]": "a list of 3: an integer >= 1, an integer >= 1, an integer >= 1",
     "model.hidden=[0]": "a list, each an integer >= 1",
     "model.hidden=64": "a list, each an integer >= 1",
@@ -71,7 +72,7 @@ def test_values_of_the_wrong_type_or_range_are_refused(refused, lines):
     assert text.startswith(f"{len(lines)} errors in the config:\n") or len(lines) == 1
     for line in lines:
         key, _, value = line.partition("=")
-        shown = {"": "''", "[a]": "['a']", "[1,8]": "[1, 8]"}.get(value, value)
+        shown = {"": "''", "[a]": "['a']", "[1,8]": "[1, 8]", "[[head]]": "[['head']]"}.get(value, value)
         assert re.search(f"^(  )?{re.escape(key)}={re.escape(shown)}: expected {re.escape(VALUES[line])}", text, re.M)
 
 

@@ -1,4 +1,4 @@
-"""What code of one's own raises in the middle of a run is a user error with its place; torch's optimizers are tried."""
+"""What one's own code raises in the middle of a run is a user error with its place; torch's optimizers are tried."""
 
 import importlib
 import sys

@@ -41,14 +41,14 @@ def test_an_old_key_is_refused_with_its_new_name(model, old, new, monkeypatch, t
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2
-    assert f"{old} was renamed {new}" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"dl-run: {old}=1: this key was renamed\n  expected {new}=1\n"
     assert not list(tmp_path.iterdir())
 
 
 def test_an_old_key_in_a_file_is_refused_with_its_new_name():
     config = composed("model=ppo")
     config["task"] = {k: v for k, v in config["task"].items() if k != "update_epochs"} | {"passes": 3}
-    with pytest.raises(ConfigError, match="task.passes was renamed task.update_epochs"):
+    with pytest.raises(ConfigError, match="task.passes=3: this key was renamed\n    expected task.update_epochs=3"):
         check(config)
 
 

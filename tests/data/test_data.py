@@ -12,7 +12,7 @@ from dlrun.data import resident
 from dlrun.data.base import Arrays, AugmentContext
 from dlrun.data.images.augment import Augment
 from dlrun.data.images.images import Images
-from dlrun.data.resident import split_rows
+from dlrun.data.splits import split_rows
 from dlrun.data.table.tables import Tables
 from dlrun.errors import DataError, UserError
 from dlrun.seeds import generator

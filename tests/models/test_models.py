@@ -238,7 +238,7 @@ def test_same_convolution_samples_as_keras_does():
 ])  # fmt: skip
 def test_same_padding(size, kernel, stride, pads):
     assert same_padding(size, kernel, stride) == pads
-    assert (size + sum(pads) - kernel) // stride + 1 == -(-size // stride)  # the book, section 10.1
+    assert (size + sum(pads) - kernel) // stride + 1 == -(-size // stride)  # the book, section 10.3
 
 
 def test_convolution_shapes_of_the_book():

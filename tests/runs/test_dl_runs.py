@@ -18,8 +18,9 @@ from dlrun.output.rows import epoch_rows
 from dlrun.runs import cli, data_cli, page
 from dlrun.runs.data_config import other_config
 from dlrun.runs.report import SHOWN
+from dlrun.sweep.job import Job
 from dlrun.sweep.outcomes import record
-from dlrun.sweep.state import Job, State
+from dlrun.sweep.state import State
 
 
 @pytest.fixture

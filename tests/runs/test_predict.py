@@ -161,7 +161,7 @@ def test_binary_files_are_refused_as_texts(predict, runs, tmp_path):
     (tmp_path / "notes").write_bytes(b"awful\0\1")
     for name in ("h.json", "scan.PDF", "notes"):
         code, lines, err = predict(runs("texts"), name)
-        assert (code, lines) == (2, []) and f"{name} is no plain text\n  expected a .txt file" in err
+        assert (code, lines) == (2, []) and f"{name} is not plain text\n  expected a .txt file" in err
     assert "gone.json: there is no such file" in predict(runs("texts"), "gone.json")[2]
 
 

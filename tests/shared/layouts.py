@@ -67,3 +67,18 @@ def write_keras_reviews(root: Path, rng: np.random.Generator) -> None:
     x[:] = [rng.integers(1, 30, rng.integers(1, 20)).tolist() for _ in range(60)]
     y = np.arange(60) % 2
     np.savez(root / "imdb.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
+
+
+SKEWED = ["data=table", "data.target=kind", "trainer.device=cpu", "trainer.epochs=4", "model=mlp", "model.hidden=[8]"]
+SKEWED += ["data.batch_size=16", "trainer.checkpoint_gap=0", "trainer.log_every=0"]
+
+
+def write_skewed(folder: Path) -> Path:
+    """Write a table with 15 rows of one class to one of the other; return its path."""
+    random = np.random.default_rng(0)
+    y = np.arange(480) % 16 == 0
+    x = random.normal(size=(480, 2)) + 1.2 * y[:, None]
+    lines = [f"{a:.4f},{b:.4f},{'sick' if c else 'healthy'}" for (a, b), c in zip(x, y, strict=True)]
+    path = folder / "skewed.csv"
+    path.write_text("\n".join(["a,b,kind", *lines]))
+    return path

@@ -66,6 +66,7 @@ def sweep(
     from dlrun.config.pairing import CONFIGS
     from dlrun.sweep import process
     from dlrun.sweep.axes import Axis
+    from dlrun.sweep.job import Job
     from dlrun.sweep.opening import compare, existing_sweep, new_sweep
     from dlrun.sweep.plan import Plan
     from dlrun.sweep.report import closing
@@ -73,7 +74,6 @@ def sweep(
     from dlrun.sweep.screen import Screen
     from dlrun.sweep.settings import Grid, Search
     from dlrun.sweep.slots import Slots
-    from dlrun.sweep.state import Job
 
     keys = yaml.safe_load((CONFIGS / "sweep" / "grid.yaml").read_text()) | {"retry": retry, "join": join}
     if search:

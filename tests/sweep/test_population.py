@@ -18,11 +18,11 @@ from dlrun.output.folders import read_summary
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.selection import goal_of
 from dlrun.sweep.halving import is_rung, to_stop
+from dlrun.sweep.job import Job
 from dlrun.sweep.outcomes import own_end, record
 from dlrun.sweep.population import check, explored, first_values, points, successors, with_seeds
 from dlrun.sweep.settings import Population, Search
 from dlrun.sweep.space import read_axes
-from dlrun.sweep.state import Job
 
 RATE, RESET = "optimizer.lr=tag(log,interval(1e-4,1e-1))", "task.l2=choice(0.001,1e-5,0.1)"
 PBT = Population(None, [], None, None, 6, 1, 0.34, [0.5, 2.0], 0.0, 0, {})

@@ -9,9 +9,9 @@ import pytest
 
 from dlrun.errors import UserError
 from dlrun.output.folders import read_summary
+from dlrun.sweep.job import Job
 from dlrun.sweep.running import spoken
 from dlrun.sweep.stacks import divide, halves, parse, plan, which
-from dlrun.sweep.state import Job
 
 
 def test_jobs_that_differ_in_rates_only_are_stacked():

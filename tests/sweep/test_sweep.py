@@ -18,9 +18,10 @@ from dlrun.errors import UserError
 from dlrun.sweep import forks
 from dlrun.sweep.folds import with_folds
 from dlrun.sweep.goals import value_names
+from dlrun.sweep.job import Job
 from dlrun.sweep.outcomes import record
 from dlrun.sweep.report import as_csv, report
-from dlrun.sweep.state import Job, State
+from dlrun.sweep.state import State
 from dlrun.system.python import COMMAND
 from hydra_plugins.dlrun_sweeper.sweeper import JobSweeper
 

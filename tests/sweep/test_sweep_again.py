@@ -20,13 +20,14 @@ from dlrun.sweep import process
 from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.cluster import stop_file
 from dlrun.sweep.goals import Setting
+from dlrun.sweep.job import Job
 from dlrun.sweep.opening import new_sweep
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.report import Report
 from dlrun.sweep.runner import Runner
 from dlrun.sweep.screen import Screen, cut, table_lines
 from dlrun.sweep.slots import Slots
-from dlrun.sweep.state import Job, State, load_state
+from dlrun.sweep.state import State, load_state
 from dlrun.sweep.workers import at_work, is_at_work
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from dlrun.sweep.goals import best_settings, over_seeds
 from dlrun.sweep.importance import importance
+from dlrun.sweep.job import Job
 from dlrun.sweep.page import curve, parameters
 from dlrun.sweep.report import Report, closing, report
-from dlrun.sweep.state import Job, State
+from dlrun.sweep.state import State
 
 
 def made(folder: Path, jobs: list[Job]) -> State:

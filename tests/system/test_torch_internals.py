@@ -15,11 +15,15 @@ from torch import nn
 from dlrun.system import torch_internals
 from dlrun.system.torch_internals import (
     BatchNorm,
+    DispatchMode,
     DropoutBase,
     check_overflow_first,
     configure_compiler,
     cpu_has_bf16,
     cpu_has_tiles,
+    is_in_place,
+    kernel,
+    out_form,
     own_tensors,
     plain_step,
     quick_step,
@@ -188,3 +192,62 @@ def test_a_recurrent_layer_computes_with_the_tensors_in_its_dictionary():
     refresh_flat_weights(layer)
     x = torch.ones(4, 1, 2)
     assert torch.equal(layer(x)[0], other(x)[0])
+
+
+def test_tensors_in_a_modules_own_dictionaries_stand_for_its_parameters():
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    assert [sorted(each) for each in own_tensors(net)] == [[], []], "those of its children are theirs"
+    params, buffers = own_tensors(net[1])
+    assert sorted(params) == ["bias", "weight"]
+    assert sorted(buffers) == ["num_batches_tracked", "running_mean", "running_var"]
+    own_tensors(net[0])[0]["weight"] = torch.tensor([[3.0]]) * 2
+    assert net[0](torch.ones(1, 1)).item() == 6
+
+
+ATEN = torch.ops.aten
+
+
+@pytest.mark.parametrize(
+    "operation, outs, writes",
+    [
+        (ATEN.add.Tensor, ["out"], False),
+        (ATEN.add_.Tensor, None, True),
+        (ATEN.view.default, None, False),
+        (ATEN.native_batch_norm.default, ["out", "save_mean", "save_invstd"], False),
+        (ATEN._native_batch_norm_legit.default, ["out", "save_mean", "save_invstd"], True),
+        (ATEN.max.dim, ["max", "max_values"], False),
+    ],
+)
+def test_which_operations_write_into_their_arguments_or_into_given_tensors(operation, outs, writes):
+    form = out_form(operation)
+    assert (form and form[1]) == outs
+    assert is_in_place(operation) is writes
+
+
+def test_the_form_of_an_operation_for_given_tensors_computes_the_same():
+    x, given = torch.tensor([1.0, 3.0, 2.0]), torch.empty(3)
+    form, (name,) = out_form(ATEN.add.Tensor)
+    kernel(form)(x, x, alpha=2, **{name: given})
+    assert given.tolist() == ATEN.add.Tensor(x, x, alpha=2).tolist() == [3, 9, 6]
+
+
+def test_a_dispatch_mode_does_not_import_the_compiler():
+    process = FORKS.Process(target=dispatch)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def dispatch():
+    seen = []
+
+    class Seen(DispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    weight = torch.ones(3, requires_grad=True)
+    with Seen():
+        (weight * 2).sum().backward()
+    assert ATEN.mul.Tensor in seen
+    sys.exit("torch._dynamo" in sys.modules)

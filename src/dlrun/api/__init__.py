@@ -44,7 +44,7 @@ def train(
     """Train a run and return it.
 
     words: those of the command line, or dictionaries: "model=lenet", {"trainer": {"epochs": 3}}. x, y: samples in
-    memory in place of a data set: arrays or tensors (N, ...) with N targets, a frame of polars or pandas (y: a column's
+    memory instead of a data set: arrays or tensors (N, ...) with N targets, a frame of polars or pandas (y: a column's
     name, or targets), or a torch Dataset of (x, y); splits that are not given are cut from them. config_dir: a folder
     with options of your own. Raises UserError; KeyboardInterrupt after a checkpoint if it is interrupted.
     """

@@ -105,7 +105,7 @@ def _of_array(x: Any, columns: Mapping[str, str]) -> "polars.DataFrame":
 
 
 def named_targets(y: Any, x: "polars.DataFrame", count: int = 1) -> list[tuple[str | None, Any]]:
-    """Return the targets, each with its name, None without one; in place of its values None if it is a column of x.
+    """Return the targets as pairs (name or None, values); the values are None if the target is a column of x.
 
     y: a name or several, a frame, or targets (N,) or (N, targets). count: how many targets there are, if it is known.
     """

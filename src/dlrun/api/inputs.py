@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dlrun.api.frames import as_polars, as_rows
-from dlrun.api.pictures import as_file, is_picture
+from dlrun.api.images import as_file, is_image
 from dlrun.api.samples import as_array, is_frame, refuse_masked
 from dlrun.errors import UserError, first_line
 from dlrun.output.failures import within_memory
@@ -118,7 +118,7 @@ def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[tuple[list[str], T
             texts = [x] if isinstance(x, str) else _several(x, "text", expected)
         for text in texts:
             if not isinstance(text, str):
-                raise UserError(f"{text!r} is no text\n  expected {expected}")
+                raise UserError(f"{text!r} is not text\n  expected {expected}")
         if texts:
             yield names, data.encode(texts)
     elif isinstance(spec, Image | Mask) and not _is_array(x):
@@ -135,7 +135,7 @@ def _several(x: Any, what: str, expected: str) -> list:
     try:
         return list(x)
     except TypeError:
-        raise UserError(f"{x!r} is no {what}\n  expected {expected}") from None
+        raise UserError(f"{x!r} is not {what}\n  expected {expected}") from None
 
 
 def _is_array(x: object) -> bool:
@@ -221,16 +221,16 @@ def _images(run: FinishedRun, x: Any, fit: bool) -> Iterator[tuple[list[str], Te
     form = getattr(run.data, "form", files.ListFormat())
     decoded: list[tuple[str, Tensor]] = []
     is_stored = False
-    is_one = isinstance(x, str | PathLike) or is_picture(x)
-    for i, each in enumerate([x] if is_one else _several(x, "image", expected)):
+    is_one = isinstance(x, str | PathLike) or is_image(x)
+    for i, each in enumerate([x] if is_one else _several(x, "an image", expected)):
         if isinstance(each, str | PathLike):
             decoded += files.images([expanduser(each)], shape, how, decoding, form)
             is_stored = True
-        elif is_picture(each):
+        elif is_image(each):
             name = f"image {i}"
             decoded.append((name, files.decoded(name, as_file(each), shape, how, decoding)))
         else:
-            raise UserError(f"{each!r} is no image\n  expected {expected}")
+            raise UserError(f"{each!r} is not an image\n  expected {expected}")
     if decoded:
         names = [name for name, _ in decoded] if is_stored else []
         yield names, run.sample_data.encode(torch.stack([image for _, image in decoded]))

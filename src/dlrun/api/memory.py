@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from dlrun.api.frames import Frames, as_polars, named_targets, names_of, with_targets
-from dlrun.api.pictures import is_picture, pixels
+from dlrun.api.images import is_image, pixels
 from dlrun.api.samples import array_of, as_array, is_frame, short, uneven
 from dlrun.errors import DataError, UserError, own_code
 from dlrun.overrides import quoted
@@ -98,8 +98,8 @@ def _arrays(split: str, x: Any, y: Any) -> "dict[str, np.ndarray]":
     """Return the arrays of a split."""
     if _is_dataset(x):
         x, y = _stacked(x, y)
-    elif isinstance(x, list | tuple) and any(map(is_picture, x)):
-        x = [pixels(f"x[{i}]", each) if is_picture(each) else each for i, each in enumerate(x)]
+    elif isinstance(x, list | tuple) and any(map(is_image, x)):
+        x = [pixels(f"x[{i}]", each) if is_image(each) else each for i, each in enumerate(x)]
     pair = {"x": array_of("x", x)} | ({} if y is None else {"y": array_of("y", y)})
     lengths = {name: len(array) for name, array in pair.items()}
     if len(set(lengths.values())) > 1:
@@ -147,7 +147,7 @@ def _stacked(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _item(kind: str, i: int, name: str, value: Any) -> "np.ndarray":
-    if name == "x" and is_picture(value):
+    if name == "x" and is_image(value):
         return pixels(f"{kind}[{i}]: x", value)
     array = as_array(f"{kind}[{i}]: {name}", value, "numbers: an array, a tensor or an image")
     if array.dtype.kind not in "biufU":

@@ -11,7 +11,7 @@ from dlrun.errors import UserError
 from dlrun.overrides import PLAIN, quoted
 
 Words = str | Mapping[str, object]
-ARGUMENTS = {  # words for Python in place of the command's, in the errors of what both call
+ARGUMENTS = {  # what errors say for Python where they name flags for the command
     "--samples N, or --latent FILE with codes": "samples=N",
     "--episodes N": "episodes=N",
     "--fit": "fit=True",
@@ -71,7 +71,7 @@ def _text(key: str, value: object) -> str:
 
 @contextmanager
 def in_python() -> Iterator[None]:
-    """A context whose errors name arguments of Python in place of flags of the command."""
+    """A context whose errors name arguments of Python instead of flags of the command."""
     try:
         yield
     except UserError as error:

@@ -143,7 +143,7 @@ def _problems_of_key(builder: Signature, key: object, value: Any, path: str) -> 
     """Describe the errors of one key of a `_target_` config."""
     if key not in builder.keys:
         if new := renamed(path, str(key), builder.keys):
-            return [f"{path}.{key} was renamed {path}.{new}"]
+            return [f"{path}.{key}={value}: this key was renamed\n    expected {path}.{new}={value}"]
         name, near = builder.target.rpartition(".")[2], nearest(str(key), builder.keys)
         has = listed(f"    {name} has: ", sorted(builder.keys), 6) if builder.keys else f"    {name} has no keys"
         has += of_rest(builder)

@@ -14,30 +14,17 @@ from dlrun.config.check import SECTIONS, VALUES, is_path, problem_of_target
 from dlrun.config.extras import install
 from dlrun.config.renamed import renamed
 from dlrun.config.source import no_module
+from dlrun.config.unreadable import unreadable
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.errors import closest, listed, nearest
 from dlrun.overrides import pasteable
-
-FUNCTIONS = {  # of Hydra's values, each with an example
-    "choice": "choice(1,2)",
-    "range": "range(0,10,2)",
-    "interval": "interval(0.1,0.5)",
-    "glob": "glob(res*)",
-    "sort": "sort(3,1)",
-    "shuffle": "shuffle(1,2,3)",
-    "tag": "tag(log,interval(1e-4,1e-1))",
-    "int": "int(3.0)",
-    "float": "float(3)",
-    "str": "str(3)",
-    "bool": "bool(1)",
-}
 
 
 def explain(error: Exception, arguments: list[str], config_dir: str | None = None) -> str:
     """Return a short message for an error of Hydra, OmegaConf or YAML."""
     text = str(error)
     if isinstance(error, OverrideParseException):
-        return _unreadable(error.override)
+        return unreadable(error.override)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_option(str(error.missing_cfg_file), list(error.options or ()), config_dir)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
@@ -61,6 +48,8 @@ def explain(error: Exception, arguments: list[str], config_dir: str | None = Non
     if "for integer string conversion" in text:
         argument = max(arguments, key=len)
         return f"{argument[:40]}...: a number of more than 4,300 digits\n  expected a smaller one"
+    if within := _within_list(f"{text}: {error.__cause__}", arguments):
+        return f"{within}: a list has no keys\n  expected the whole list, such as 'model.hidden=[64,32]'"
     if isinstance(error, RecursionError) or "Recursive interpolation" in text:
         return f"an interpolation refers to itself: {_first_line(error)}"
     for argument in arguments:
@@ -79,12 +68,20 @@ def explain(error: Exception, arguments: list[str], config_dir: str | None = Non
     return f"{key}: {_first_line(error)}" if key else _first_line(error)
 
 
+def _within_list(text: str, arguments: list[str]) -> str | None:
+    """Return the argument whose key goes on below a list, if that is the error."""
+    if not re.search(r"invalid literal for int\(\)|\(str\) is not an int|list index out of range", text):
+        return None
+    named, words = [a for a in arguments if a in text], set(re.findall(r"'(\w+)'", text))
+    return next(iter(named or (a for a in arguments if words & {*a.partition("=")[0].split(".")[1:]})), None)
+
+
 def _group_argument(argument: str, text: str, config_dir: str | None) -> str | None:
     """Describe the error in an argument that chooses an option, or return None if the error has another cause."""
     group, _, value = argument.lstrip("+~").partition("=")
     expected = listed("  expected one of: ", options(group, config_dir), 19)
     if argument.startswith("="):
-        return _unreadable(argument)
+        return unreadable(argument)
     twice = f"already at {group!r}" in text or "more than once" in text or "force-add" in text
     if group == "hydra.sweeper.params" or group.startswith("hydra.sweeper.params."):
         return f"{argument}: a config file's key\n  expected the axes of the sweep themselves: dl-run -m seed=0,1"
@@ -104,44 +101,6 @@ def _first_line(error: BaseException) -> str:
     """Return the error's text without hints about Hydra's and OmegaConf's own API."""
     text = str(error).split("\n    full_key")[0].split("\n\tfull_key")[0]
     return "\n  ".join(line.strip() for line in text.strip().splitlines()) or type(error).__name__
-
-
-def _unreadable(override: str) -> str:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        return f"cannot read {override!r}\n  expected key=value, such as trainer.epochs=5"
-    if match := re.match(r"(\w+)\(", value):
-        return f"cannot read {override!r}: {_misused(match[1], value)}"
-    if override.count("${") > 1:
-        in_quotes = shlex.quote(f'{key}="{value}"')
-        return (
-            f"cannot read the value in {override!r}\n"
-            f"  expected quotes around a value with one ${{...}} in another: {in_quotes}"
-        )
-    if (plain := re.sub(r"([{,]\s*)([\"'])([^\"']*)\2(?=\s*:)", r"\1\3", value)) != value:
-        written = shlex.quote(f"{key.lstrip('+')}={plain}")
-        return f"{override.lstrip('+')}: names in {{}} are written without quotes\n  expected {written}"
-    if re.fullmatch(r"[^\w\s\"'\\$(){}\[\]]+", value):  # signs only, such as a separator
-        in_quotes = shlex.quote(f'{key}="{value}"')
-        return (
-            f"cannot read the value in {override!r}\n  expected quotes around it, and others for the shell: {in_quotes}"
-        )
-    return (
-        f"cannot read the value in {override!r}\n"
-        "  expected a number, a word, a list such as 'model.hidden=[64,32]', or quoted text: 'init=\"my, run\"'\n"
-        "  (the outer quotes are for the shell)"
-    )
-
-
-def _misused(name: str, value: str) -> str:
-    """Describe the error of a value that calls one of Hydra's functions."""
-    if name not in FUNCTIONS:
-        return f"there is no function {name!r}{nearest(name, FUNCTIONS)}\n" + listed(
-            "  expected one of: ", [*FUNCTIONS], 4
-        )
-    if re.search(r"\bnull\b", value):
-        return f"{name} takes no null\n  expected the values in the order of the jobs: null,3; or {FUNCTIONS[name]}"
-    return f"{name} does not take these values\n  expected {name} as in {FUNCTIONS[name]}"
 
 
 def _undecodable(config_dir: str | None) -> Path:
@@ -195,8 +154,14 @@ def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: s
     section, _, rest = key.partition(".")
     for above, below in ((parent, last), (section, rest)):  # data.source.path is data.root now
         if new := renamed(above, below, [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == above]):
-            return f"{argument}: {key} was renamed {above}.{new}"
+            return f"{argument}: this key was renamed\n  expected {argument.replace(key, f'{above}.{new}', 1)}"
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
+    while parent and not siblings:  # below a value, or in a section that is not there
+        parent, _, last = parent.rpartition(".")
+        siblings = [k for k in keys if k.rpartition(".")[0] == parent] if parent else []
+        if f"{parent}.{last}" in siblings:
+            names = [k.rpartition(".")[2] for k in siblings]
+            return f"{argument}: {parent}.{last} has no keys\n" + listed(f"  {parent} has: ", names, 4)
     by_name = {k.rpartition(".")[2]: k for k in reversed(keys) if not k.startswith("hydra")}
     near: str | None
     if last in by_name:  # the same name in another section

@@ -16,7 +16,7 @@ from hydra._internal.grammar import grammar_functions
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 
-LoaderBase = ConfigLoaderImpl  # what config/loader.py changes: one composition in place of two saves 0.07 s
+LoaderBase = ConfigLoaderImpl  # what config/loader.py changes: one composition instead of two saves 0.07 s
 Repository = IConfigRepository  # the files that a loader reads
 CachedRepository = CachingConfigRepository  # and has read
 RepositoryBase = ConfigRepository  # what config/code_options.py changes: code is an option by its dotted path

@@ -1,4 +1,4 @@
-"""Code of the user's own that a saved run names and that is not here any more: a plugin that was uninstalled. No torch.
+"""The user's own code that a saved run names and that is not here any more: a plugin that was uninstalled. No torch.
 
 A finished run predicts without the code that only trained it (an optimizer, a loss); stand-ins take its place.
 """

@@ -1,7 +1,7 @@
 """Functions that a config names in one word: losses, metrics, changes of images (types.Named).
 
 A word stands for a `_target_` config: `f1` for a public function of the module that has them, `f1_micro` for the same
-with average: micro, `top3` for `top` with k: 3, and a dotted path for code of the user's own. No code is imported here.
+with average: micro, `top3` for `top` with k: 3, and a dotted path for the user's own code. No code is imported here.
 """
 
 import re
@@ -111,7 +111,9 @@ def _problems_of_changes(words: list, path: str) -> list[str]:
         if _is_own(word):
             continue
         if not isinstance(word, dict | str):
-            problems.append(f"{path}: {word!r} is no augmentation: expected a word, or a mapping such as {{crop: 4}}")
+            problems.append(
+                f"{path}: {word!r} is not an augmentation: expected a word, or a mapping such as {{crop: 4}}"
+            )
             continue
         for key, value in (word if isinstance(word, dict) else {word: True}).items():
             if key not in builder.keys:

@@ -1,4 +1,4 @@
-"""Errors that code of the user's own raises, as user errors with the place in that code. No torch."""
+"""Errors that the user's own code raises, as user errors with the place in that code. No torch."""
 
 import sys
 from collections.abc import Iterator

@@ -42,7 +42,7 @@ class _Schema:
         self.files: dict[str, dict[str, Notes]] = {group: {} for group in self.groups}
         self.notes: dict[tuple[str, str], str] = {}
         self.targets: dict[str, dict[str, None]] = {name: {} for name in (*PARTS, "tracker")}
-        self.nested: dict[str, dict[str, Path]] = {}  # code of the user's own by section, such as data.source
+        self.nested: dict[str, dict[str, Path]] = {}  # the user's own code by section, such as data.source
         self.definitions: dict[str, Schema] = {}
         for base in folders_of(config_dir):
             for group in self.groups:

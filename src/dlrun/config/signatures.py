@@ -68,7 +68,7 @@ def can_be_own(package: str) -> bool:
 def signature(target: str) -> Signature:
     """Return the signature of a dotted path. Raises UserError if there is no such function or class.
 
-    Code of the user's own is read anew if its file has changed, as a notebook edits it between two runs.
+    The user's own code is read anew if its file has changed, as a notebook edits it between two runs.
     """
     return _of_builtin(target) if target.startswith(("dlrun.", "torch.")) else _read(target)
 
@@ -100,7 +100,7 @@ def _read(target: str) -> Signature:
     if name in _assigned(tree):
         raise UserError(
             f"{target!r} is made when {module} runs, and its parameters are read without running it\n"
-            "    expected a def or a class at the top level of the module (in place of partial(f, key=1), f with a key)"
+            "    expected a def or a class at the top level of the module (instead of partial(f, key=1), f with a key)"
         )
     names = _public(tree, ast.FunctionDef, ast.ClassDef)
     raise UserError(f"{target!r}: {module} has no {name!r}{nearest(name, names)}")

@@ -71,6 +71,10 @@ def describe(annotation: typing.Any, value: object = None) -> str:
     if origin is tuple and args[-1:] != (...,):
         return f"a list of {len(args)}: " + ", ".join(describe(a) for a in args)
     if origin in (list, tuple):
+        if typing.get_origin(args[0]) is tuple:
+            inner = typing.get_args(args[0])
+            parts = ", ".join(describe(each).removeprefix("a ").removeprefix("an ") for each in inner)
+            return f"a list of {'pairs' if len(inner) == 2 else f'lists of {len(inner)}'} [{parts}]"
         wrong = (each for each in value if not _fits(each, args[0])) if isinstance(value, list | tuple) else ()
         return f"a list, each {describe(args[0], next(iter(wrong), None))}"
     if origin is dict:

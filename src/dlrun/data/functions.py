@@ -15,8 +15,8 @@ from dlrun.types import Count, FunctionReader
 class Functions:
     """A function to draw and to minimise.
 
-    spec: names and range of the variables, in place of the function's own. source: gives the function. steps: number of
-    steps in an epoch.
+    spec: names and range of the variables, which replace the function's own. source: gives the function. steps: number
+    of steps in an epoch.
     """
 
     batch_size = eval_batch_size = 1

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dlrun.data.base import Arrays, AugmentContext, Batch
 from dlrun.data.orders import epoch_order
-from dlrun.errors import DataError, UserError, counted
+from dlrun.errors import DataError, counted
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
 from dlrun.types import Sampler
@@ -159,38 +159,6 @@ def chunks(order: Tensor, values: int, batch_size: int, first: int) -> Iterator[
     for start in range(chunk * size, len(order), size):
         yield start, order[start : start + size], skip
         skip = 0
-
-
-def split_rows(samples: int, val_fraction: float, folds: int, fold: int, given: int = 0) -> dict[str, np.ndarray]:
-    """Split rows into train and val by a fixed shuffle, which does not depend on the run's seed.
-
-    given: number of the last rows that are val by the data itself; 0: val is cut from all rows.
-
-    folds > 1 holds out the fold-th of `folds` equal parts as val; otherwise a `val_fraction` of all rows is held out.
-    With 0 none are: val is then the train split. Raises UserError if a split would be empty.
-    """
-    if given and not folds:
-        return {"train": np.arange(samples - given), "val": np.arange(samples - given, samples)}
-    if not val_fraction and not folds and not fold:
-        return dict.fromkeys(("train", "val"), np.arange(samples))
-    order = np.random.RandomState(0).permutation(samples)  # NumPy has frozen this stream: every version splits alike
-    if folds == 1 or fold and fold >= folds:
-        raise UserError(
-            f"data.folds={folds} data.fold={fold}: expected folds >= 2 (or 0: none) and fold in 0 .. folds - 1"
-        )
-    if folds > samples:
-        raise UserError(
-            f"data.folds={folds} of {counted(samples, 'sample')} leaves a split empty: "
-            f"expected at most {counted(samples, 'fold')}"
-        )
-    val = np.array_split(order, folds)[fold] if folds else order[: round(samples * val_fraction)]
-    if not 0 < len(val) < samples:
-        raise UserError(
-            f"data.val_fraction={val_fraction} of {counted(samples, 'sample')} leaves a split empty: "
-            "choose another fraction"
-        )
-    train = np.setdiff1d(order, val)
-    return {"train": train, "val": np.sort(val)}
 
 
 def distinct(rows: dict[str, Tensor]) -> list[str]:

@@ -11,14 +11,24 @@ Array = np.ndarray
 Shares = tuple[float, float, float]
 
 
-def shares_of(split: Shares, folds: int, fold: int, fixed: Collection[str]) -> Shares:
-    """Return the shares of train and of the splits that are not given, whose sum is 1. Raises UserError."""
+def check_shares(split: Shares) -> None:
+    """Raise UserError unless the shares of train, val and test are positive and sum to 1."""
     if abs(sum(split) - 1) > 1e-6 or not all(split):
         raise UserError(f"data.split={list(split)}: expected three shares > 0 (train, val, test) whose sum is 1")
+
+
+def check_folds(folds: int, fold: int) -> None:
+    """Raise UserError unless there is such a fold, or no folds."""
     if folds == 1 or fold and fold >= folds:
         raise UserError(
             f"data.folds={folds} data.fold={fold}: expected folds >= 2 (or 0: none) and fold in 0 .. folds - 1"
         )
+
+
+def shares_of(split: Shares, folds: int, fold: int, fixed: Collection[str]) -> Shares:
+    """Return the shares of train and of the splits that are not given, whose sum is 1. Raises UserError."""
+    check_shares(split)
+    check_folds(folds, fold)
     train, val, test = (
         0.0 if name in fixed and name != "train" else share for name, share in zip(SPLITS, split, strict=True)
     )
@@ -91,6 +101,34 @@ def split_random(
 
 def _rounded(shares: Shares) -> list[float]:
     return [round(share, 3) for share in shares]
+
+
+def split_rows(samples: int, val_fraction: float, folds: int, fold: int, given: int = 0) -> dict[str, Array]:
+    """Split rows into train and val by a fixed shuffle, which does not depend on the run's seed.
+
+    given: number of the last rows that are val by the data itself; 0: val is cut from all rows. folds > 1 holds out the
+    fold-th of `folds` equal parts as val; otherwise a `val_fraction` of all rows is held out. With 0 none are: val is
+    then the train split. Raises UserError if a split would be empty.
+    """
+    check_folds(folds, fold)
+    if given and not folds:
+        return {"train": np.arange(samples - given), "val": np.arange(samples - given, samples)}
+    if not val_fraction and not folds:
+        return dict.fromkeys(("train", "val"), np.arange(samples))
+    order = np.random.RandomState(0).permutation(samples)  # NumPy has frozen this stream: every version splits alike
+    if folds > samples:
+        raise UserError(
+            f"data.folds={folds} of {counted(samples, 'sample')} leaves a split empty: "
+            f"expected at most {counted(samples, 'fold')}"
+        )
+    val = np.array_split(order, folds)[fold] if folds else order[: round(samples * val_fraction)]
+    if not 0 < len(val) < samples:
+        raise UserError(
+            f"data.val_fraction={val_fraction} of {counted(samples, 'sample')} leaves a split empty: "
+            "choose another fraction"
+        )
+    train = np.setdiff1d(order, val)
+    return {"train": train, "val": np.sort(val)}
 
 
 def split_groups(groups: Array, shares: Shares, folds: int, fold: int) -> dict[str, Array]:

@@ -1,6 +1,6 @@
 """Autoencoders: images to a code of a few numbers and back; plain, variational or adversarial, dense or convolutional.
 
-Source: the book, sections 12.2 (784-256-128-20 and back, 236,436 + 237,200 parameters) and 12.4 (the VAE's 784-128-20,
+Source: the book, sections 12.2 (784-256-128-20 and back, 236,436 + 237,200 parameters) and 12.5 (the VAE's 784-128-20,
 209,464 parameters); Kingma and Welling 2014; Makhzani et al. 2016 for the adversarial autoencoder, with a deterministic
 encoder and the widths of the book's autoencoder. The convolutional nets are this project's own.
 """

@@ -1,7 +1,7 @@
 """DenseNet with bottlenecks and compression: each layer's input is the maps of all earlier layers of its block.
 
 Source: Huang, Liu, van der Maaten and Weinberger 2017, "Densely connected convolutional networks", table 1
-(DenseNet-BC); the book, sections 10.9 and 15.3 (DenseNet121). form=imagenet: torchvision's net, with the names of its
+(DenseNet-BC); the book, sections 10.13 and 15.3 (DenseNet121). form=imagenet: torchvision's net, with the names of its
 modules (its weights file has norm.1 where the modules have norm1). form=cifar: as in kuangliu/pytorch-cifar, a 3x3 stem
 without pooling.
 """

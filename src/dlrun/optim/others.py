@@ -63,7 +63,7 @@ class Lookahead(Optimizer):
 
 
 class ScheduleFree(Optimizer):
-    """AdamW whose weights for evaluation are a running average, in place of a schedule (Defazio et al. 2024).
+    """AdamW whose weights for evaluation are a running average, instead of a schedule (Defazio et al. 2024).
 
     Algorithm 1 with Adam's second moments: the net holds y, between the fast weights z and their average x;
     `averaged` gives x, with which the net is evaluated. Batch normalisation keeps the statistics of y.

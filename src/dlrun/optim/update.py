@@ -118,7 +118,7 @@ class Update:
         """Backpropagate `loss` and take one step with all accumulated gradients.
 
         earlier: sum of the losses that were passed to `backward` for this step; None if there were none. backward: runs
-        in place of this object's own (system/graphs.py). Returns False if the step was skipped because the loss or a
+        instead of this object's own (system/graphs.py). Returns False if the step was skipped because the loss or a
         gradient is not finite. Raises Diverged with on_nan="stop".
         """
         read_loss = self.scalar.start(self.dist.mean(loss.detach() if earlier is None else loss.detach() + earlier))

@@ -15,7 +15,7 @@ def finite(value: object) -> object: ...
 
 
 def finite(value: object) -> object:
-    """Copy nested values with None in place of nan and inf, which JSON lacks."""
+    """Copy nested values with None instead of nan and inf, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -193,7 +193,7 @@ def _text_file(path: Path) -> bytes:
     content = read_bytes(path)
     if path.suffix.lower() in NO_TEXTS or b"\0" in content:
         raise UserError(
-            f"{path} is no plain text\n  expected a .txt file with one text, a .csv or .tsv with a column named text, "
+            f"{path} is not plain text\n  expected a .txt file with one text, a .csv or .tsv with a column named text, "
             "or - for standard input, a text per line"
         )
     return content

@@ -49,7 +49,7 @@ def scaled(x: Tensor, weight: "Handle | None", bias: "Handle | None", axis: int)
 class _Dense(torch.autograd.Function):
     """x (K * N, ..., inputs), weights (K, outputs, inputs), biases (K, outputs) or None -> (K * N, ..., outputs).
 
-    One node of the graph in place of five. torch's own backward pass of `bmm` gives the transpose of a weight's
+    One node of the graph instead of five. torch's own backward pass of `bmm` gives the transpose of a weight's
     gradient, which has to be copied.
     """
 

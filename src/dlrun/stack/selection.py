@@ -16,7 +16,7 @@ from dlrun.sweep.population import Successor, successors
 from dlrun.sweep.settings import Population, Search, Settings
 
 if TYPE_CHECKING:
-    from dlrun.stack.stacked import StackedJob
+    from dlrun.stack.stacked_job import StackedJob
 
 
 class Selected(NamedTuple):

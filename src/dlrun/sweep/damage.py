@@ -1,14 +1,11 @@
 """Check the content of sweep.json before any of it is used, since the folder may be damaged or a stranger's."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from dlrun.errors import check_state
 from dlrun.output.folders import NAME
+from dlrun.sweep.job import Job
 from dlrun.sweep.rows import is_number
-
-if TYPE_CHECKING:
-    from dlrun.sweep.state import Job
 
 KINDS = {
     **dict.fromkeys(("version", "started", "cwd", "study", "id", "configs"), str),
@@ -35,7 +32,7 @@ def check_facts(facts: dict) -> None:
         raise ValueError(f"total: {facts['total']}, elsewhere: {facts['elsewhere']}: expected counts")
 
 
-def check_job(job: "Job", number: int) -> None:
+def check_job(job: Job, number: int) -> None:
     """Raise ValueError if no sweep can have written this job."""
     check_state(asdict(job), JOB_KINDS)
     if job.number != number or not all(isinstance(word, str) and "\0" not in word for word in job.overrides):

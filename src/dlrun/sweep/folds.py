@@ -8,7 +8,8 @@ from dlrun.errors import UserError
 from dlrun.output.written import write_whole
 from dlrun.overrides import key_of
 from dlrun.paths import read_whole
-from dlrun.sweep.state import Job, State, shared
+from dlrun.sweep.job import Job
+from dlrun.sweep.state import State, shared
 
 FILE = "out_of_fold.csv"  # of a run with data.folds, and of a sweep of them
 FOLD = "data.fold="

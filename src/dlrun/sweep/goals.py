@@ -6,8 +6,9 @@ from math import isfinite
 from statistics import fmean
 
 from dlrun.errors import UserError, nearest, some
+from dlrun.sweep.job import DONE, Job
 from dlrun.sweep.rows import measured
-from dlrun.sweep.state import DONE, Job, State
+from dlrun.sweep.state import State
 
 REPEATS = ("seed=", "data.fold=")  # settings whose values are repetitions of one experiment
 

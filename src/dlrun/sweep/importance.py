@@ -3,7 +3,7 @@
 from math import isfinite
 from statistics import mean
 
-from dlrun.sweep.state import DONE, Job
+from dlrun.sweep.job import DONE, Job
 
 A_BIN, BINS = 4, 8  # for numbers with many values: jobs per bin, and the most bins
 

@@ -12,9 +12,10 @@ from dlrun.output.written import write_whole
 from dlrun.overrides import CONFIG_FLAGS, key_of
 from dlrun.paths import read_whole
 from dlrun.sweep.axes import Axis, outside
+from dlrun.sweep.job import Job
 from dlrun.sweep.outcomes import recover
 from dlrun.sweep.settings import JOINABLE, RESUMABLE, Population, Settings
-from dlrun.sweep.state import Job, State, differences, find_sweep, load_state, locked, owner
+from dlrun.sweep.state import State, differences, find_sweep, load_state, locked, owner
 from dlrun.sweep.workers import at_work
 
 CHANGES = {"sweep.resume": RESUMABLE, "sweep.join": JOINABLE}

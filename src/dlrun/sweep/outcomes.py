@@ -11,9 +11,10 @@ from dlrun.output.folders import read_summary
 from dlrun.output.rows import epoch_rows
 from dlrun.sweep import cluster, process
 from dlrun.sweep.goals import goals
+from dlrun.sweep.job import DONE, OPEN, Job
 from dlrun.sweep.rows import best_of, best_so_far, best_value, is_number, last_row
 from dlrun.sweep.stacks import stack_folder
-from dlrun.sweep.state import DONE, OPEN, Job, State
+from dlrun.sweep.state import State
 from dlrun.sweep.workers import is_at_work, is_here
 
 STOPPED = (129, 130, 138, 140, 143, -1, -2, -10, -12, -15)  # exit codes after a signal

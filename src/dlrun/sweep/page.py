@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from dlrun.output.as_json import finite
 from dlrun.sweep.importance import importance, point
-from dlrun.sweep.state import Job, State, own_overrides, shared
+from dlrun.sweep.job import Job
+from dlrun.sweep.state import State, own_overrides, shared
 
 if TYPE_CHECKING:
     from dlrun.sweep.goals import Setting

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from dlrun.sweep.state import Job, State
+from dlrun.sweep.job import Job
+from dlrun.sweep.state import State
 
 
 class Plan:

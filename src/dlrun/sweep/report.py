@@ -28,8 +28,9 @@ from dlrun.sweep.goals import (
     over_seeds,
     value_names,
 )
+from dlrun.sweep.job import OPEN, Job
 from dlrun.sweep.page import page
-from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
+from dlrun.sweep.state import State, own_overrides, shared
 
 PAGE_EVERY = 5.0  # seconds
 FINAL = ("refused", "diverged")  # a repeated job would end the same way

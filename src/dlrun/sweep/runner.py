@@ -12,13 +12,14 @@ from dlrun.errors import UserError
 from dlrun.output.restarts import has_checkpoint
 from dlrun.sweep import process, stacks
 from dlrun.sweep.goals import best_settings, goals
+from dlrun.sweep.job import DONE, Job
 from dlrun.sweep.outcomes import check_goals, own_end, record, recover, summed_up, why
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.report import Report
 from dlrun.sweep.running import Running, spoken
 from dlrun.sweep.screen import Screen
 from dlrun.sweep.slots import Slots
-from dlrun.sweep.state import DONE, Job, State
+from dlrun.sweep.state import State
 from dlrun.sweep.workers import cannot_write
 from dlrun.system.signals import Requests, stopping
 

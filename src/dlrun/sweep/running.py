@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dlrun.errors import counted
 from dlrun.sweep import process
-from dlrun.sweep.state import Job
+from dlrun.sweep.job import Job
 
 if TYPE_CHECKING:
     from dlrun.sweep.cluster import Submitted

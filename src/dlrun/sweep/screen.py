@@ -9,8 +9,9 @@ from dlrun.errors import printable
 from dlrun.output.console import duration, number, wrapped
 from dlrun.output.terminal import write
 from dlrun.sweep.goals import Setting, numbered
+from dlrun.sweep.job import OPEN
 from dlrun.sweep.rows import last_row
-from dlrun.sweep.state import OPEN, State, own_overrides, shared
+from dlrun.sweep.state import State, own_overrides, shared
 
 if TYPE_CHECKING:
     from dlrun.sweep.running import Running

@@ -18,13 +18,14 @@ from dlrun.output.rows import epoch_rows
 from dlrun.sweep import stacks
 from dlrun.sweep.axes import Axis
 from dlrun.sweep.goals import goals
+from dlrun.sweep.job import OPEN, Job
 from dlrun.sweep.outcomes import record
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.points import check, chosen, labels, suggest
 from dlrun.sweep.rows import is_number, last_row
 from dlrun.sweep.samplers import at_a_time, pruner, sampler
 from dlrun.sweep.settings import Search
-from dlrun.sweep.state import OPEN, Job, State
+from dlrun.sweep.state import State
 from dlrun.sweep.study import PUBLISHED, database, journal, load_optuna, reaching
 
 if TYPE_CHECKING:

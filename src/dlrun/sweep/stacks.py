@@ -15,7 +15,7 @@ from dlrun.output.folders import within
 from dlrun.output.written import write_whole
 from dlrun.overrides import key_of
 from dlrun.paths import read_whole
-from dlrun.sweep.state import Job
+from dlrun.sweep.job import Job
 
 Setting = Literal["auto", "off", "only"] | int  # only: jobs that cannot be stacked do not run
 MOST = 64  # jobs in a stack with sweep.stack=auto

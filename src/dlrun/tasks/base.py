@@ -124,7 +124,10 @@ class Task(Generic[DataT, BatchT]):
 
     @property
     def threshold(self) -> float | None:
-        """The probability from which on a sample is of the second of two classes; None if there are no two."""
+        """The least probability at which a sample is assigned to the second of two classes.
+
+        None if there are not two classes.
+        """
         return None
 
     def evaluated(self) -> torch.nn.Module:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Function = Callable[[Tensor], Tensor]
+AT_ONCE = 4096  # points of a plane: the activations of all its 90,000 would leave the caches, and take 5 times as long
 
 
 def report(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> Report:
@@ -75,7 +76,8 @@ def _draw_boundary(data: SampleData, predict: Function, spec: Table, labels: Seq
 
 def _predict_at(data: SampleData, predict: Function, points: np.ndarray) -> np.ndarray:
     device = next(iter(data.batches("val")))[0].device
-    return predict(torch.from_numpy(points).to(device)).cpu().numpy()
+    parts = torch.from_numpy(points).to(device).split(AT_ONCE)
+    return torch.cat([predict(part).cpu() for part in parts]).numpy()
 
 
 def _all(data: SampleData, split: str) -> tuple[np.ndarray, np.ndarray]:

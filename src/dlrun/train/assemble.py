@@ -94,7 +94,7 @@ def is_built_in(node: dict) -> bool:
 
 
 def build_net(model: dict, data: Data) -> nn.Module:
-    """Build the network from the data's spec. Raises UserError if code of the user's own fails or returns none."""
+    """Build the network from the data's spec. Raises UserError if the user's own code fails or returns none."""
     name, expected = f"model={model['_target_']}", "an nn.Module"
     if is_built_in(model):
         return build(model)(data.spec)

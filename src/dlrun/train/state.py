@@ -26,7 +26,7 @@ STATE_ERRORS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, I
 class Training:
     """The mutable state that `fit` (train/engine.py) works on, and the rules for saving it and for stopping.
 
-    data_state: see the function of that name; each checkpoint holds it.
+    data_state: what each checkpoint holds of the data; see train/data_state.py.
     """
 
     def __init__(
@@ -63,7 +63,11 @@ class Training:
         self.best_is_new = False
 
     def snapshot(self, other_ranks: list) -> dict:
-        """The content of a checkpoint of the present state. Raises Diverged if a weight is not finite."""
+        """The content of a checkpoint of the present state. Raises Diverged if a weight is not finite.
+
+        Mind two names, which the files of older runs have too: `data` holds `Data.fitted()`, and `fitted` holds
+        `Task.extra_state()`.
+        """
         self.tick_seconds()
         state: dict[str, Any] = {
             "components": {name: component.state_dict() for name, component in self.task.components.items()},

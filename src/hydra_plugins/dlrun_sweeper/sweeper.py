@@ -21,8 +21,9 @@ from dlrun.errors import UserError, counted
 
 if TYPE_CHECKING:
     from dlrun.sweep.axes import Axis
+    from dlrun.sweep.job import Job
     from dlrun.sweep.settings import Settings
-    from dlrun.sweep.state import Job, State
+    from dlrun.sweep.state import State
 
 WHY_NOT = {
     "mode": "it shows or measures one model\n"
@@ -66,6 +67,7 @@ class JobSweeper(Sweeper):
         from dlrun.sweep import forks, population, stacks
         from dlrun.sweep.axes import grid
         from dlrun.sweep.cluster import Cluster
+        from dlrun.sweep.job import Job
         from dlrun.sweep.plan import Plan
         from dlrun.sweep.report import closing
         from dlrun.sweep.runner import Runner
@@ -73,7 +75,6 @@ class JobSweeper(Sweeper):
         from dlrun.sweep.settings import Grid, Population, Search
         from dlrun.sweep.slots import Slots
         from dlrun.sweep.space import read_axes
-        from dlrun.sweep.state import Job
 
         note = ""
         settings, arguments = self.read_settings(arguments)

@@ -315,7 +315,7 @@ def test_files_that_hold_no_arrays_are_refused(tmp_path):
         make(file=str(path)).load(CPU)
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("x.npy", "no array")
-    with pytest.raises(UserError, match="x is no array"):
+    with pytest.raises(UserError, match="x is not an array"):
         make(file=str(path)).load(CPU)
     np.savez(path, weights=np.zeros(3))
     with pytest.raises(UserError, match="has the arrays weights: no inputs\n  expected an .npz with x and y"):

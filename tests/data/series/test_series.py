@@ -316,7 +316,7 @@ def test_too_short_a_series_is_not_predicted_from(run, rows, message, tmp_path):
     ({}, ["data.window=100"], "data.window=100 .*at most 60 rows of train .*choose a smaller window"),
     ({}, ["data.window=400"], "data.window=400 .*at most 60 rows of train .*choose a smaller window"),
     ({}, ["data.target=temp"], "data.target=temp: .* has no such column"),
-    ({}, ["data.time=sky"], "data.time=sky: its values are no dates and no numbers, such as 'sun'"),
+    ({}, ["data.time=sky"], "data.time=sky: its values are neither dates nor numbers, such as 'sun'"),
     ({3: {"hour": 2}}, [], "line 5: the time hour is that of another row"),
     ({3: {"hour": ""}}, [], "line 5: no value of data.time=hour"),
     ({3: {"t": "warm"}}, ["data.learn=regression"], "line 5: t is 'warm'\n  expected a number"),

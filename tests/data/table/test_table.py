@@ -278,15 +278,28 @@ def test_given_splits_stay_as_they_are(tmp_path):
     assert split_of(data, "test")[1].flatten().tolist() == pytest.approx([row["spent"] for row in found[90:]])
 
 
-@pytest.mark.parametrize("key", ["train", "val", "test", "source"])
-def test_a_file_that_would_not_be_read_is_refused(key, table, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (["file", "train"], "data.file and data.train do not go together"),
+        (["file", "val"], "data.file and data.val do not go together"),
+        (["file", "test"], "data.file and data.test do not go together"),
+        (["file", "source"], "data.file and data.source do not go together"),
+        (["source", "test"], "data.source and data.test do not go together"),
+        (["val"], "data.val without data.train"),
+        (["val", "test"], "data.val and data.test without data.train"),
+        ([], "no file of rows is given"),
+    ],
+)
+def test_files_of_which_one_would_not_be_read_are_refused(words, wrong, table, tmp_path):
+    """The error names the keys that were given."""
     frames = "data.source={_target_: dlrun.data.readers.frames.memory}"
-    word = frames if key == "source" else f"data.{key}={tmp_path}/none.csv"
-    with pytest.raises(UserError, match="expected one file of all rows, data.file=table.csv, or one per split"):
-        make(table, word)
-    if key in ("val", "test"):
-        with pytest.raises(UserError, match="expected one file of all rows"):
-            make(None, word, frames)
+    others = [frames if key == "source" else f"data.{key}={tmp_path}/none.csv" for key in words if key != "file"]
+    with pytest.raises(UserError) as refused:
+        make(table if "file" in words else None, *others)
+    first, second = str(refused.value).splitlines()
+    assert first == wrong
+    assert second.startswith("  expected one file of all rows, data.file=table.csv, or one per split: data.train=")
 
 
 def test_a_file_of_val_beside_folds_is_refused(table):
@@ -462,7 +475,7 @@ def test_the_positive_class_can_be_chosen(table, tmp_path):
         loaded(table, "data.positive=yess")
     with pytest.raises(UserError, match="data.positive=Bonn: the classes of town are Aachen, Bonn, Köln"):
         loaded(table, "data.positive=Bonn", target="town")
-    with pytest.raises(UserError, match="data.positive=yes: the target is no class"):
+    with pytest.raises(UserError, match="data.positive=yes: the target is not a class"):
         loaded(table, "data.positive=yes", target="spent")
 
 
@@ -568,7 +581,7 @@ BAD = {
     "few rows": ("a,b\n1,2\n2,3\n", [], "cannot fill the splits|no class has 3 rows, one for each"),
     "one group": ("a,b,g\n" + 9 * "1,2.5,x\n2,3.5,x\n", ["data.group=g"], "1 group cannot fill the splits"),
     "one time": ("a,b,t\n" + 9 * "1,2.5,4\n2,3.5,4\n", ["data.time=t"], "1 different time cannot fill"),
-    "a time in words": ("a,b,t\n" + 9 * "1,2.5,x\n2,3.5,y\n", ["data.time=t"], "no dates and no numbers"),
+    "a time in words": ("a,b,t\n" + 9 * "1,2.5,x\n2,3.5,y\n", ["data.time=t"], "neither dates nor numbers"),
     "an open quote": ("a,b\n" + 9 * "x,1\n" + '"y,2\n' + 9 * "x,1\n", [], 'line 11: a quote \\("\\) is not closed'),
     "an open quote at the end of a line": ("a,b\n" + 9 * "x,1\n" + 'y,"2\n' + 9 * "x,1\n", [], "line 11: a quote"),
     "a quote that joins lines": ("a,b,c\n" + 9 * "x,1,2\n" + '"y,2,3\nx,1,2\n",2\n', [], "lines 11 to 13, which a"),

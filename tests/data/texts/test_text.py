@@ -16,7 +16,7 @@ from toys import CPU, composed
 from dlrun.config.build import build
 from dlrun.config.check import check
 from dlrun.data.readers import texts as text_readers
-from dlrun.data.resident import split_rows
+from dlrun.data.splits import split_rows
 from dlrun.data.texts import corpus
 from dlrun.data.texts.corpus import Text, encode, pad, vocabulary, words_of
 from dlrun.data.texts.words import join_tokens, split_text

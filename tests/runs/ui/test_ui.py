@@ -17,7 +17,8 @@ from dlrun.runs.listing import facts
 from dlrun.runs.ui import catalog, server
 from dlrun.runs.ui.app import App
 from dlrun.runs.ui.catalog import Catalog
-from dlrun.sweep.state import Job, State
+from dlrun.sweep.job import Job
+from dlrun.sweep.state import State
 
 HOST = {"base_url": "http://127.0.0.1:6007"}
 STATIC = Path(dlrun.runs.ui.__file__).parent / "static"

@@ -1,5 +1,6 @@
 """Losses and penalties against the book's numbers and closed forms."""
 
+from functools import partial
 from math import e, log
 
 import pytest
@@ -10,6 +11,7 @@ from toys import make_task, seeded
 from dlrun.clock import Clock
 from dlrun.errors import UserError
 from dlrun.spec import Image, Table
+from dlrun.tasks import losses
 from dlrun.tasks.losses.criterion import make_loss
 from dlrun.tasks.losses.penalty import penalised_weights
 
@@ -165,3 +167,18 @@ def test_a_pattern_that_matches_nothing_is_refused():
     with pytest.raises(UserError, match="leaves task.l1 and task.l2 nothing to act on"):
         make_task(net, THREE, task=dict(l2=0.1, penalise=[]))
     make_task(net, THREE, task=dict(penalise=[]))  # no penalty is set
+
+
+@pytest.mark.parametrize("spec", [Table(features=3, classes=2), THREE])
+def test_focal_loss(spec):
+    """With gamma 0 it is the cross-entropy; else each sample weighs (1 - p)^gamma."""
+    out = torch.randn(8, spec.outputs, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    y = torch.arange(8) % spec.classes
+    plain = make_loss("auto", spec)
+    torch.testing.assert_close(make_loss(partial(losses.focal, gamma=0.0), spec)(out, y), plain(out, y))
+    each = plain(out, y, reduction="none")
+    expected = (1 - (-each).exp()) ** 3 * each
+    torch.testing.assert_close(make_loss(partial(losses.focal, gamma=3.0), spec)(out, y, "none"), expected)
+    sure = torch.full((2, spec.outputs), -200.0, requires_grad=True)
+    make_loss(partial(losses.focal, gamma=0.5), spec)(sure, torch.zeros(2, dtype=torch.int64)).backward()
+    assert sure.grad.isfinite().all(), "also where p is 1"

@@ -1,37 +1,28 @@
-"""Metrics agree with scikit-learn's; thresholds, weights and orders of skewed classes; words for code of one's own."""
+"""Metrics agree with scikit-learn's; thresholds of skewed classes; metrics while training."""
 
 import json
-import math
 import signal
-from copy import deepcopy
 from functools import partial
-from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from layouts import SKEWED, write_skewed
 from runs import assert_same, compose, rows, train
 from sklearn import metrics as theirs
 from torch import nn
 from toys import Batches, make_task
 
-from dlrun.data.orders import balanced, epoch_order
-from dlrun.errors import ConfigError, Diverged, UserError
+from dlrun.errors import UserError
 from dlrun.output.checkpoint import load
-from dlrun.seeds import generator
 from dlrun.spec import Columns, Table
 from dlrun.system.distributed import Distributed
 from dlrun.tasks import metrics as ours
-from dlrun.tasks.losses.balance import check_sampler, skew, weights_of_classes
-from dlrun.tasks.losses.criterion import make_loss
 from dlrun.tasks.metrics.decision import SCORES, Decision
 from dlrun.tasks.metrics.measures import Measures, counts, examples
 from dlrun.tasks.metrics.outcomes import Outcomes, gathered
-from dlrun.train.best import Best
 from dlrun.train.finished import FinishedRun
-from dlrun.train.results import measure_test
 from dlrun.types import Higher, Lower
 
 TWO, THREE = Table(features=3, classes=2), Table(features=3, classes=3, labels=("a b", "c", "d"))
@@ -228,185 +219,6 @@ def test_no_threshold_is_better(metric, levels):
     assert decision.threshold == before, "without both classes there is nothing to choose by"
 
 
-def test_class_weights_are_repeated_samples():
-    """A weight of 2 is a sample that is there twice, up to the number by which the loss is divided."""
-    torch.manual_seed(0)
-    x, y = torch.randn(6, 3), torch.tensor([0, 0, 0, 1, 1, 2])
-    grads = []
-    for weights, rows_ in ((torch.tensor([1.0, 2.0, 1.0]), slice(None)), (None, [0, 1, 2, 3, 3, 4, 4, 5])):
-        torch.manual_seed(1)
-        task = make_task(nn.Linear(3, 3), THREE)
-        task.class_weights = weights
-        loss, _ = task._learn(x[rows_], y[rows_])
-        (loss * len(x[rows_])).backward()
-        grads.append(task.net.weight.grad)
-    torch.testing.assert_close(*grads)
-
-
-def test_balanced_weights():
-    weights = weights_of_classes("balanced", [90, 9, 0, 1], "abcd")
-    assert weights.tolist() == pytest.approx([100 / 3 / 90, 100 / 3 / 9, 0, 100 / 3])
-    assert (weights @ torch.tensor([90.0, 9, 0, 1])).item() == pytest.approx(100), "their mean over the samples is 1"
-    assert weights_of_classes({"b": 3}, None, "ab").tolist() == [1, 3] and weights_of_classes(None, None, "ab") is None
-    for labels in ("true", "false"), ("True", "False"):
-        assert weights_of_classes({True: 3}, None, labels).tolist() == [3, 1]
-    with pytest.raises(UserError, match="there is no class 'cta'; did you mean 'cat'"):
-        weights_of_classes({"cta": 2}, None, ("cat", "dog"))
-    assert skew([100, 10], "ab") == "" and skew([101, 10], "ab") == "10 to 1 (a: 101, b: 10)"
-
-
-def test_every_class_is_drawn_equally_often():
-    labels = torch.tensor([0] * 70 + [1] * 20 + [2] * 3)
-    orders = [balanced(labels, generator("cpu", 0, epoch)) for epoch in range(30)]
-    for order in orders:
-        assert len(order) == 93 and torch.bincount(labels[order]).tolist() == [31, 31, 31]
-        assert torch.bincount(order[labels[order] == 2]).max() <= 11 and order[:31].unique().numel() > 3
-        assert torch.bincount(order[labels[order] == 0]).max() == 1, "a large class repeats nothing"
-    assert torch.cat(orders).unique().numel() == 93, "over epochs all are seen"
-    assert all(not torch.equal(a, b) for a, b in pairwise(orders))
-    again = epoch_order(93, lambda: labels, "balanced", 0, 3)
-    assert torch.equal(again, orders[3]) and torch.equal(
-        epoch_order(9, None, "none", 0, 3), torch.randperm(9, generator=generator("cpu", 0, 3))
-    )
-    with pytest.raises(UserError, match="data.sampler=balanced draws every class alike, and this data has no classes"):
-        check_sampler(SimpleNamespace(sampler="balanced", spec=Table(features=3, targets=1)))
-
-
-@pytest.mark.parametrize("spec", [TWO, THREE])
-def test_focal_loss(spec):
-    """With gamma 0 it is the cross-entropy; else each sample weighs (1 - p)^gamma."""
-    out = torch.randn(8, spec.outputs, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    y = torch.arange(8) % spec.classes
-    from dlrun.tasks import losses
-
-    plain = make_loss("auto", spec)
-    torch.testing.assert_close(make_loss(partial(losses.focal, gamma=0.0), spec)(out, y), plain(out, y))
-    each = plain(out, y, reduction="none")
-    expected = (1 - (-each).exp()) ** 3 * each
-    torch.testing.assert_close(make_loss(partial(losses.focal, gamma=3.0), spec)(out, y, "none"), expected)
-    sure = torch.full((2, spec.outputs), -200.0, requires_grad=True)
-    make_loss(partial(losses.focal, gamma=0.5), spec)(sure, torch.zeros(2, dtype=torch.int64)).backward()
-    assert sure.grad.isfinite().all(), "also where p is 1"
-
-
-MINE = {
-    "losses.py": """
-        from dlrun.types import NonNegative
-        import torch.nn.functional as F
-
-        def focal(out, y, *, gamma: NonNegative = 2.0):
-            losses = F.cross_entropy(out, y, reduction="none")
-            return (1 - (-losses).exp()) ** gamma * losses
-
-        def odd(logits, y):
-            return logits
-
-        def square(out, y):
-            return out
-
-        def mean(out, y):
-            return F.cross_entropy(out, y)
-    """,
-    "metrics.py": """
-        from dlrun.types import Higher, Lower
-
-        def gini(y, p) -> Higher:
-            return 2 * p.max(1).mean() - 1
-
-        def cost(counts, *, price: float = 2.0) -> Lower:
-            return price * (counts.sum() - counts.trace())
-
-        def blind(y, p):
-            return 1.0
-
-        def pair(y, predicted) -> Lower:
-            return [1.0, 2.0]
-    """,
-    "changes.py": """
-        def darker(x, *, by: float = 0.5):
-            return x - by
-
-        def smaller(x, context):
-            return x[:, :, 1:]
-    """,
-}
-
-
-@pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A package of one's own, which configs may name."""
-    import sys
-    from textwrap import dedent
-
-    from dlrun.config import signatures
-
-    folder = tmp_path / "ownnets"
-    folder.mkdir()
-    for name, text in MINE.items():
-        (folder / name).write_text(dedent(text))
-    (folder / "__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(signatures, "ALLOWED", frozenset({"ownnets"}))
-    yield
-    for module in [name for name in sys.modules if name.partition(".")[0] == "ownnets"]:
-        del sys.modules[module]
-
-
-SHORT = ["data=digits", "trainer.device=cpu", "trainer.epochs=2", "model.hidden=[8]", "trainer.checkpoint_gap=0"]
-SHORT += ["trainer.log_every=0"]
-AUGMENTED = {"_target_": "dlrun.data.images.augment.Augment", "flip": True}
-
-
-def configured(*overrides, augment=None):
-    from dlrun.config.check import check
-
-    config, names = deepcopy(compose(*SHORT))
-    for override in overrides:
-        key, value = override
-        config["task"][key] = value
-    config["data"]["augment"] = augment or config["data"]["augment"]
-    check(config, names)
-    return config, names
-
-
-def test_the_users_own_code_can_be_named(own, tmp_path):
-    words = ["f1", "ownnets.metrics.gini", {"_target_": "ownnets.metrics.cost", "price": 3.0}]
-    loss = {"_target_": "ownnets.losses.focal", "gamma": 1.0}
-    config = configured(("loss", loss), ("metrics", words), augment=["flip", {"crop": 1}, "ownnets.changes.darker"])
-    config[0]["trainer"]["monitor"] = "cost"
-    train(tmp_path / "run", config, finish=True)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["best"]["metric"] == "val/cost" and summary["scores"]["val/cost"] == "min"
-    lowest = min(row["val/cost"] for row in rows(tmp_path / "run"))
-    assert summary["best"]["value"] == lowest and lowest % 3 == 0
-    assert summary["test"]["test/gini"] <= 1
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "text"),
-    [
-        ("loss", "ownnets.losses.odd", "its parameters are (logits, y)\n    expected (out, y)"),
-        ("loss", "ownnets.losses.none", "task.loss='ownnets.losses.none': ownnets.losses has no 'none'"),
-        ("loss", "othernets.losses.x", "code of the package 'othernets' is not allowed here"),
-        ("loss", "focl", "there is no 'focl'; did you mean 'focal'?"),
-        ("loss", {"_target_": "focal", "gama": 1}, "focal has no 'gama'; did you mean 'gamma'?: it has gamma"),
-        ("loss", {"_target_": "focal", "gamma": -1}, "gamma=-1: expected a number >= 0"),
-        ("loss", 3, "task.loss=3: expected a word, a dotted path, or a mapping with a _target_"),
-        ("loss", "os.system", "code of the package 'os' is not allowed here"),
-        ("metrics", ["ownnets.metrics.blind"], "which values are better\n    expected -> Higher or -> Lower"),
-        ("metrics", "f1", "task.metrics=f1: expected a list of words, such as 'task.metrics=[f1]'"),
-        ("metrics", ["f1", "f1"], "f1 is named twice"),
-        ("metrics", ["top0"], "k=0: expected an integer >= 1"),
-        ("metrics", ["top"], "k is missing: top needs it"),
-        ("threshold", 1.0, "task.threshold=1.0: expected a number in (0, 1) or one of f1, balanced_acc, mcc, acc"),
-    ],
-)  # fmt: skip
-def test_unknown_names_are_refused_at_once(own, key, value, text):
-    with pytest.raises(ConfigError) as error:
-        configured((key, value))
-    assert text in str(error.value)
-
-
 def test_a_metric_of_ones_own_named_as_one_of_the_task_s_is_refused():
     """It was left out without a word."""
 
@@ -434,74 +246,13 @@ def test_what_a_metric_writes_into_its_inputs_reaches_no_other():
     assert measures(given := examples(THREE))["largest"] == given["p"].max() > 0
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "text"),
-    [
-        ("loss", "ownnets.losses.square", "returned a tensor of shape (2, 10)\n  expected a loss of outputs"),
-        ("metrics", ["ownnets.metrics.pair"], "metrics.pair returned 2 numbers\n  expected a number from y int64"),
-        ("class_weights", {"11": 2.0}, "there is no class '11'"),
-        ("threshold", "f1", "task.threshold=f1: this data has 10 classes; a threshold divides two"),
-    ],
-)
-def test_metrics_and_losses_that_do_not_fit_are_refused(own, tmp_path, key, value, text):
-    config = configured((key, value))
-    with pytest.raises(UserError) as error:
-        train(tmp_path / "run", config)
-    assert text in str(error.value)
-
-
-def test_losses_that_return_a_mean_cannot_be_weighted(own, tmp_path):
-    config = configured(("loss", "ownnets.losses.mean"), ("class_weights", {"1": 2.0}))
-    with pytest.raises(UserError, match="returns a mean, and data.weights or task.class_weights weigh samples"):
-        train(tmp_path / "run", config)
-
-
-@pytest.mark.parametrize(
-    ("words", "text"),
-    [
-        (["flipp"], "there is no augmentation 'flipp'; did you mean 'flip'?"),
-        (["crop"], "crop alone: expected an integer >= 0, as in '{crop: ...}'"),
-        ([3], "3 is no augmentation"),
-        (["othernets.x"], "code of the package 'othernets' is not allowed here"),
-        (["ownnets.changes.smaller"], "ownnets.changes.smaller returned torch.float32 (2, 1, 7, 8)\n  expected"),
-    ],
-)
-def test_augmentations_are_refused_before_data_is_read(own, words, text):
-    from dlrun.config.build import build
-
-    with pytest.raises(UserError) as error:
-        build(configured(augment=words)[0]["data"])
-    assert text in str(error.value)
-
-
-def test_a_list_of_augmentations_is_the_same_as_their_keys():
-    from dlrun.config.build import build
-
-    first, second = (
-        build(configured(augment=each)[0]["data"]) for each in (["flip", {"crop": 1}], AUGMENTED | {"crop": 1})
-    )
-    device = torch.device("cpu")
-    first.load(device)
-    second.load(device)
-    for (a, _), (b, _) in zip(first.batches("train"), second.batches("train"), strict=True):
-        assert torch.equal(a, b)
-
-
-SKEWED = ["data=table", "data.target=kind", "trainer.device=cpu", "trainer.epochs=4", "model=mlp", "model.hidden=[8]"]
-SKEWED += ["data.batch_size=16", "trainer.checkpoint_gap=0", "trainer.log_every=0"]
 CHOSEN = ["task.threshold=f1", "task.metrics=[f1,auroc]", "trainer.monitor=f1", "task.class_weights=balanced"]
 
 
 @pytest.fixture(scope="module")
 def skewed(tmp_path_factory):
-    """A table with 15 rows of one class to one of the other; gives the path."""
-    random = np.random.default_rng(0)
-    y = np.arange(480) % 16 == 0
-    x = random.normal(size=(480, 2)) + 1.2 * y[:, None]
-    path = tmp_path_factory.mktemp("tables") / "rare.csv"
-    lines = [f"{a:.4f},{b:.4f},{'sick' if c else 'healthy'}" for (a, b), c in zip(x, y, strict=True)]
-    path.write_text("\n".join(["a,b,kind", *lines]))
-    return path
+    """The path of a table with 15 rows of one class to one of the other."""
+    return write_skewed(tmp_path_factory.mktemp("tables"))
 
 
 def test_a_threshold_is_kept_and_resumes_to_the_bit(skewed, tmp_path):
@@ -536,62 +287,6 @@ def test_a_finished_run_decides_by_its_threshold(skewed, tmp_path):
     assert run.task.decide(p).tolist() == [0, 1]
     run.task.evaluate(run.data, "val")
     assert run.task.scoring.decision.threshold == threshold, "chosen in training only"
-
-
-@pytest.mark.parametrize("model", ["mlp", "tabular"])
-def test_held_out_samples_are_predicted(skewed, tmp_path, model):
-    """Each row outside test is in one fold. Rows without a target count in the positions of the other rows."""
-    import csv
-
-    file, places = tmp_path / "rare.csv", []
-    lines = skewed.read_text().splitlines()
-    file.write_text("\n".join([lines[0], "0,0,", *lines[1:]]))
-    for fold in range(3):
-        keys = [f"data.file={file}", "data.folds=3", f"data.fold={fold}", f"model={model}", "trainer.epochs=1"]
-        more = ["model.members=2"] if model == "tabular" else []
-        train(tmp_path / str(fold), compose(*SKEWED, *keys, *more), finish=True)
-        with open(tmp_path / str(fold) / "out_of_fold.csv", newline="") as text:
-            found = list(csv.DictReader(text))
-        places += [int(row["sample"]) for row in found]
-        for row in found:
-            assert lines[int(row["sample"])].endswith(row["target"]), "rows count from 0, and the first has no target"
-            assert float(row["p healthy"]) + float(row["p sick"]) == pytest.approx(1)
-    assert len(places) == len(set(places)) == 384
-
-
-def test_held_out_real_targets_are_written_as_in_the_file(tmp_path):
-    """With the shortest digits of float32."""
-    import csv
-
-    values = [f"{5000 + i % 7 * 100 + 0.87:.2f}" for i in range(60)]
-    (tmp_path / "a.csv").write_text("x,y\n" + "".join(f"{i % 5},{value}\n" for i, value in enumerate(values)))
-    keys = [f"data.file={tmp_path}/a.csv", "data.target=y", "data.folds=3", "trainer.epochs=1", "model.hidden=[4]"]
-    train(tmp_path / "run", compose("data=table", "model=mlp", *keys), finish=True)
-    with open(tmp_path / "run" / "out_of_fold.csv", newline="") as text:
-        found = list(csv.DictReader(text))
-    assert found and [row["target y"] for row in found] == [values[int(row["sample"])] for row in found]
-
-
-def measured(test: dict) -> dict:
-    """Measure the test split with a task whose evaluation gives `test`."""
-    training = SimpleNamespace(
-        task=SimpleNamespace(evaluate=lambda data, split: test),
-        trainer=SimpleNamespace(on_nan="stop"),
-        best=Best("auroc", "max", 0.0),
-        clock=SimpleNamespace(step=3),
-    )
-    return measure_test(training, None)
-
-
-def test_an_undefined_metric_is_no_divergence():
-    """A test split of one class has no AUROC."""
-    test = {"loss": 0.5, "auroc": math.nan}
-    assert measured(test) == test
-
-
-def test_an_infinite_test_loss_is_a_divergence():
-    with pytest.raises(Diverged, match="test/loss is inf, though the weights of 3 steps are finite"):
-        measured({"loss": math.inf})
 
 
 @pytest.mark.parametrize(

@@ -488,7 +488,7 @@ def test_other_forms_of_ppo_learn(overrides):
         assert task.evaluate(data, "val")["return"] > 7.9
     assert {"return", "length", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"} < found[0].keys()
     if "task.kl_target=0.0001" in overrides:
-        assert task.gp_weight.weight != 0.5
+        assert task.penalty.weight != 0.5
     if "task.target_kl=0.02" in overrides:
         assert min(m["update_epochs"].item() for m in found) < task.update_epochs
 

@@ -54,7 +54,7 @@ def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     except Exception as error:  # of headers, zips and four kinds of compression: damage raises almost anything
         raise _unreadable(path, error) from None
     if other := next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None):
-        raise DataError(f"{path}: {other} is no array\n  {EXPECTED}")
+        raise DataError(f"{path}: {other} is not an array\n  {EXPECTED}")
     return arrays
 
 
@@ -67,7 +67,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
             f"  {EXPECTED}; arrays of numbers or texts"
         )
     if "pickle" in str(error):  # NumPy takes any other file for a pickle
-        return DataError(f"{path} is no array file\n  {EXPECTED}")
+        return DataError(f"{path} is not an array file\n  {EXPECTED}")
     return DataError(f"{path} is not an intact array file: {first_line(error)}\n  {EXPECTED}")
 
 

@@ -9,7 +9,8 @@ from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.images.pixels import Pixels
 from dlrun.data.on_device import OnDevice
-from dlrun.data.resident import Resident, check_arrays, check_contrast, split_rows
+from dlrun.data.resident import Resident, check_arrays, check_contrast
+from dlrun.data.splits import split_rows
 from dlrun.spec import Image
 from dlrun.types import Augmentation, Count, Fraction, ImageReader, Index, Positive, Sampler
 

@@ -13,12 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from dlrun.data.classes import is_number, number_classes, numbers_like, rank
+from dlrun.data.splits import SPLITS, check_folds, check_shares
 from dlrun.data.walk import IMAGE_SUFFIXES, described, folders, split_folders, walk
 from dlrun.data.walk import SPLITS as NAMED
 from dlrun.errors import DataError, UserError, counted, some
 from dlrun.paths import find
-
-SPLITS = ("train", "val", "test")
 
 
 class Listing(NamedTuple):
@@ -154,12 +153,8 @@ def split(
     folds > 1: the fold-th of `folds` equal parts of all rows that are not test is val. Raises UserError if a split
     would be empty.
     """
-    if abs(sum(fractions) - 1) > 1e-6 or not all(fractions):
-        raise UserError(f"data.split={list(fractions)}: expected three shares > 0 (train, val, test) whose sum is 1")
-    if folds == 1 or fold and fold >= folds:
-        raise UserError(
-            f"data.folds={folds} data.fold={fold}: expected folds >= 2 (or 0: none) and fold in 0 .. folds - 1"
-        )
+    check_shares(fractions)
+    check_folds(folds, fold)
     groups = [np.flatnonzero(labels == k) for k in np.unique(labels)] if stratify else [np.arange(len(labels))]
     chosen: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
     for rows in groups:

@@ -14,7 +14,8 @@ from torch import Tensor
 from dlrun.data.base import Arrays, AugmentContext
 from dlrun.data.images.images import Images
 from dlrun.data.images.levels import Levels, describe_levels
-from dlrun.data.resident import Resident, check_contrast, split_rows
+from dlrun.data.resident import Resident, check_contrast
+from dlrun.data.splits import split_rows
 from dlrun.errors import DataError, UserError, counted
 from dlrun.spec import Mask
 from dlrun.types import Augmentation, Count, Fraction, Index, MaskReader, Positive

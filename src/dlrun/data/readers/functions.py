@@ -118,7 +118,7 @@ FORMULAS: dict[str, tuple] = {  # variables, their ends (one: from -end to end),
     "multiplications": (("n",), (1.0, 1e7), lambda n: 1 * n),  # of a row of n numbers with a column (section 1.5.3)
     "square_sine": (("x",), 10.0, lambda x: x.square() * x.sin()),
     "parabola": (("w",), 6.0, lambda w: w.square() + 2 * w + 3, ((-1.0,),)),  # section 1.5.3: a, b, c = 1, 2, 3
-    "chain": (("w",), 4.0, lambda w: 2 * (w + 1) + 1),  # section 7.5: y2 = y1 w2 + b2 with y1 = x w + b1
+    "chain": (("w",), 4.0, lambda w: 2 * (w + 1) + 1),  # section 7.6: y2 = y1 w2 + b2 with y1 = x w + b1
     "step": (*UNITS, lambda x: (x >= 0).to(x.dtype) + 0 * x),
     "sigmoid": (*UNITS, torch.sigmoid),
     "relu": (*UNITS, F.relu),

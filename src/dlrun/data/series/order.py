@@ -85,7 +85,7 @@ def _times(column: pl.Series, row_name: RowName) -> tuple[Array, str]:
     column, kind, _ = kind_of(column, None, row_name)
     if kind in ("boolean", "category", "text"):
         raise DataError(
-            f"data.time={column.name}: its values are no dates and no numbers, such as {column[0]!r}\n"
+            f"data.time={column.name}: its values are neither dates nor numbers, such as {column[0]!r}\n"
             "  expected for example 2024-12-31 23:00"
         )
     times = as_numbers(column, row_name) if kind == "number" else as_dates(column, kind, row_name)

@@ -57,7 +57,7 @@ def _times(column: pl.Series, settings: TableSettings, row_name: RowName) -> np.
         )
     column, kind, _ = kind_of(column, settings.types.get(column.name), row_name)
     if kind in ("boolean", "category", "text"):
-        raise DataError(f"data.time={column.name}: its values are no dates and no numbers, such as {column[0]!r}")
+        raise DataError(f"data.time={column.name}: its values are neither dates nor numbers, such as {column[0]!r}")
     times = as_numbers(column, row_name) if kind == "number" else as_dates(column, kind, row_name)
     if times.null_count():
         row = int(times.is_null().arg_max() or 0)

@@ -77,7 +77,7 @@ class TableFile(Encoded):
         eval_batch_size: Count,
     ) -> None:
         self.paths = {"all": file} if file else {"train": train, "val": val, "test": test}
-        _check(file, source is not None, train, val or test)
+        _check({"file": file, "source": source, "train": train, "val": val, "test": test})
         check_kinds(types)
         self.source: Callable[[], Mapping[str, pl.DataFrame]] | None = source
         self.data_dir = Path(os.path.expanduser(data_dir))
@@ -238,11 +238,13 @@ def _row_of(name: str, row: int) -> str:
     return f"the table, row {row + 1}" + ("" if name == "all" else f" of {name}")
 
 
-def _check(file: str | None, has_source: bool, train: str | None, held: str | None) -> None:
-    """Raise UserError unless the rows come from one place. held: a file for val or test, which stands beside train."""
-    if (file is not None) + has_source + (train is not None) != 1 or held and train is None:
+def _check(places: Mapping[str, object]) -> None:
+    """Raise UserError unless the rows come from one place; files for val and test stand beside the one for train."""
+    given = [f"data.{name}" for name, value in places.items() if value is not None]
+    held = [key for key in given if key in ("data.val", "data.test")]
+    if len(given) - len(held) != 1 or held and "data.train" not in given:
+        wrong = " and ".join(given) + (" without data.train" if given == held else " do not go together")
         raise UserError(
-            "data.file, data.train, data.val, data.test: these do not go together\n"
-            "  expected one file of all rows, data.file=table.csv, or one per split: data.train=train.csv and "
-            "data.val, data.test or both"
+            f"{wrong if given else 'no file of rows is given'}\n  expected one file of all rows, data.file=table.csv, "
+            "or one per split: data.train=train.csv and data.val, data.test or both"
         )

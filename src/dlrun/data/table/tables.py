@@ -9,7 +9,8 @@ from torch import Tensor
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.on_device import OnDevice
-from dlrun.data.resident import Resident, check_arrays, split_rows
+from dlrun.data.resident import Resident, check_arrays
+from dlrun.data.splits import split_rows
 from dlrun.spec import Table
 from dlrun.system.device import exact_dtype
 from dlrun.types import Count, Fraction, Index, Sampler, TableReader

@@ -32,7 +32,7 @@ def learned(
     if len(columns) == 1 and (settings.learn == "classification" or settings.learn == "auto" and _is_class(columns[0])):
         return _classes(columns[0], settings.positive, row_name, where)
     if settings.positive is not None:
-        raise UserError(f"data.positive={settings.positive}: the target is no class\n  expected data.positive=null")
+        raise UserError(f"data.positive={settings.positive}: the target is not a class\n  expected data.positive=null")
     advice = ", or data.learn=classification" if len(columns) == 1 else ""
     numbers = [as_numbers(column, row_name, f" as a target of regression{advice}").to_numpy() for column in columns]
     for column, values in zip(columns, numbers, strict=True):

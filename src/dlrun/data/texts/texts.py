@@ -16,8 +16,8 @@ from torch import Tensor
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels, numbers_like
 from dlrun.data.on_device import OnDevice
-from dlrun.data.resident import Resident, split_rows
-from dlrun.data.splits import split_random
+from dlrun.data.resident import Resident
+from dlrun.data.splits import split_random, split_rows
 from dlrun.data.texts.corpus import Corpus, Text, encode, pad, vocabulary, words_of
 from dlrun.errors import DataError, UserError, counted, printable
 from dlrun.spec import Tokens

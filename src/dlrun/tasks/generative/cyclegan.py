@@ -1,6 +1,6 @@
 """CycleGAN: translate images of two domains into each other, learned from images that are not in pairs.
 
-Source: Zhu et al. 2017, equations 1 to 3, with the squared errors of section 4 in place of logarithms; the identity
+Source: Zhu et al. 2017, equations 1 to 3, with the squared errors of section 4 instead of logarithms; the identity
 loss of section 5.2. The domains are the two classes of the data; a batch has images of both, in any share. Every step
 updates both generators, then both critics. Deviation: critics see the translations of the present step only, not a
 history of 50.

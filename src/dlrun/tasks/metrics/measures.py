@@ -84,7 +84,7 @@ class Measures:
         return scores
 
     def _called(self, call: Function, arrays: Mapping[str, Any], count: int) -> list[float]:
-        """The numbers of one metric. Raises UserError if code of the user's own fails or returns something else.
+        """The numbers of one metric. Raises UserError if the user's own code fails or returns something else.
 
         That code gets copies: what it writes into them must not reach other metrics.
         """
@@ -199,7 +199,7 @@ def name_of(call: Function) -> str:
 
 
 def is_own(call: Function) -> bool:
-    """Whether a metric is code of the user's own."""
+    """Whether a metric is the user's own code."""
     return not call.func.__module__.startswith("dlrun.")
 
 

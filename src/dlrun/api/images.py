@@ -13,7 +13,7 @@ WITH_ALPHA = {"PA": "RGBA", "La": "LA", "RGBa": "RGBA"}  # and the modes of file
 IN_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 
 
-def is_picture(value: object) -> bool:
+def is_image(value: object) -> bool:
     """Whether it is an image of Pillow."""
     return hasattr(value, "save") and hasattr(value, "getbands")
 
@@ -37,7 +37,7 @@ def pixels(name: str, image: Any) -> "np.ndarray":
     what = f"{name} is an image of mode {image.mode}"
     if image.mode[0] in "IF":
         raise UserError(
-            f"{what}: its numbers are no bytes\n  expected mode L or RGB; or numbers as an array: np.asarray(image)"
+            f"{what}: its numbers are not bytes\n  expected mode L or RGB; or numbers as an array: np.asarray(image)"
         )
     if image.mode in ("LA", "RGBA", *WITH_ALPHA) or "transparency" in image.info:
         raise UserError(
