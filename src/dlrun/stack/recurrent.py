@@ -4,7 +4,7 @@ torch's fused layers run job after job. Cells are computed from their formulas.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,6 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from dlrun.models.recurrence import gru_step, lstm_step
 from dlrun.stack.functions import NotStackable, linear
 from dlrun.system.torch_internals import own_tensors, refresh_flat_weights
-
-if TYPE_CHECKING:
-    from dlrun.stack.handle import Handle
 
 States = Tensor | tuple[Tensor, ...] | None  # (layers, K * B, H), those of an LSTM twice
 
@@ -46,7 +43,7 @@ class Reading:
     def _each(self, inputs: Any, states: States) -> tuple[list[Any], States]:
         """The outputs of each job, and the last states of all."""
         params = own_tensors(self.layer)[0]
-        handles = cast("dict[str, Handle]", dict(params))
+        handles: dict[str, Any] = dict(params)
         given = states if isinstance(states, tuple) else () if states is None else (states,)
         columns = [state.chunk(self.num, 1) for state in given]
         outs, ends = [], []
