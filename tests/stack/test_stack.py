@@ -1,5 +1,6 @@
 """Jobs that train as one network: each ends as it would alone, also when other jobs leave."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from dlrun.stack.run import make_job
 from dlrun.stack.stacked import Stack
 from dlrun.stack.stacked_job import StackedJob
 from dlrun.stack.trial import gain
+from dlrun.sweep.population import Successor
 from dlrun.train.session import Session
 
 
@@ -95,6 +97,20 @@ def test_a_job_that_diverges_leaves_the_others_alone(config, tmp_path):
     for a, b in (("0", "0"), ("2", "1")):
         for one, other in zip(rows(tmp_path / "with" / a), rows(tmp_path / "without" / b), strict=True):
             assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
+
+
+def test_a_rate_of_a_group_stays_when_a_population_changes_the_others(config, tmp_path):
+    """As in a job alone with the new rate."""
+    words = ["optimizer=adamw", "optimizer.groups={biases:{lr:0.2}}", "optimizer.lr=0.01"]
+    members = [make_job(k, *config(*words, f"seed={k}"), tmp_path / str(k)) for k in range(2)]
+    source = {name: each.state_dict() for name, each in members[0].session.task.components.items()}
+    members[1].training.run.folder.mkdir()
+    with open(os.devnull, "w") as members[1].training.run.out:
+        members[1].take_over(source, Successor(member=1, source=0, values={"optimizer.lr": 0.05}))
+    stack = Stack(members, Checkpoints(tmp_path), "id")
+    (update,) = stack.updates.values()
+    rates = {tuple(piece.param.shape): rate.tolist() for piece, rate in update._set_rates()}
+    assert rates[2, 16, 784] == pytest.approx([0.01, 0.05]) and rates[2, 16] == pytest.approx([0.2, 0.2])
 
 
 @pytest.mark.parametrize("name", ["mlp", "dqn"])
