@@ -98,6 +98,7 @@ Sampler = Literal["none", "balanced"]  # the order of an epoch: data/orders.py
 Threshold = Annotated[float, Range(0, 1, open_low=True, open_high=True)] | Literal["f1", "balanced_acc", "mcc", "acc"]
 Average = Literal["auto", "macro", "micro", "weighted", "per_class"]  # over classes: tasks/metrics/__init__.py
 OfTargets = Literal["mean", "per_target"]
+Pool = Literal["mean", "max"]  # how a map becomes one number: models/heads.py
 Init = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]  # keras: Glorot uniform, zero bias (the book's)
 
 

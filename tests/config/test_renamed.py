@@ -90,11 +90,13 @@ def test_the_keys_of_an_old_run_have_their_new_names(tmp_path):
 def test_keys_that_an_old_run_lacks_are_added_with_their_former_effect(tmp_path):
     config = composed("model=bag_of_words", "data=text_folder", "data.stratify=true")
     old = {"data": {k: v for k, v in config["data"].items() if k != "stratify"}}
+    net = composed("model=resnet18", "model.head=[8]", "data=cifar10")["model"]
+    old["model"] = {k: v for k, v in net.items() if "head" not in k and k != "pool"}
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(old))
     (tmp_path / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {data: text_folder}}}\n")
     saved, _ = read_config(tmp_path)
-    assert saved.data.stratify is False
+    assert saved.data.stratify is False and (saved.model.pool, saved.model.head) == ("mean", [])
     for target, keys in ADDED.items():
         assert keys.keys() <= signature(target).keys.keys()
 

@@ -131,7 +131,10 @@ def test_forms_for_small_images_have_the_usual_number_of_parameters(model, keys,
 # Sizes
 
 KEYS = dict(norm="none", init="torch")
-RESNET = KEYS | dict(width=2, residual=True, zero_init_residual=False)
+HEAD = dict(pool="mean", head=[], head_dropout=0.5)
+RESNET = KEYS | HEAD | dict(width=2, residual=True, zero_init_residual=False)
+VGG = KEYS | dict(pool="grid", dropout=0.0)
+DENSENET = KEYS | HEAD | dict(depth=121, growth=2, dropout=0.0)
 INCEPTION = KEYS | dict(width=8, dropout=0.0, auxiliary=None)
 SMALLEST = [  # builder, keys, least side, what the error names, what it advises
     (alexnet, dict(form="imagenet", width=2, head=[4], dropout=0.0, init="torch"), 63, "alexnet", "model.form=cifar"),
@@ -143,15 +146,15 @@ SMALLEST = [  # builder, keys, least side, what the error names, what it advises
         "vgg11",
         "another model (model=resnet18",
     ),
-    (vgg_imagenet, KEYS | dict(depth=16, width=2, head=[4], dropout=0.0), 32, "vgg16_imagenet", "model=vgg16 "),
+    (vgg_imagenet, VGG | dict(depth=16, width=2, head=[4]), 32, "vgg16_imagenet", "model=vgg16 "),
     (googlenet, INCEPTION | dict(form="imagenet"), 31, "googlenet", "model.form=cifar"),
     (googlenet, INCEPTION | dict(form="paper"), 31, "googlenet", "model.form=cifar"),
     (googlenet, INCEPTION | dict(form="cifar"), 3, "googlenet", "model=lenet"),
     (resnet, RESNET | dict(form="imagenet", depth=18), 17, "resnet18", "model.form=cifar"),
     (resnet, RESNET | dict(form="imagenet", depth=50), 17, "resnet50", "model.form=cifar"),
     (resnet, RESNET | dict(form="cifar", depth=50), 5, "resnet50", "model=lenet"),
-    (densenet, KEYS | dict(form="imagenet", depth=121, growth=2, dropout=0.0), 29, "densenet121", "model.form=cifar"),
-    (densenet, KEYS | dict(form="cifar", depth=121, growth=2, dropout=0.0), 8, "densenet121", "model=resnet18"),
+    (densenet, DENSENET | dict(form="imagenet"), 29, "densenet121", "model.form=cifar"),
+    (densenet, DENSENET | dict(form="cifar"), 8, "densenet121", "model=resnet18"),
     (mobilenet, KEYS | dict(form="imagenet", width=2, dropout=0.0), 17, "mobilenet", "model.form=cifar"),
     (mobilenet, KEYS | dict(form="cifar", width=2, dropout=0.0), 9, "mobilenet", "model=resnet18"),
 ]

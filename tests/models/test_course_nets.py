@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_classic_nets import count, on_meta
+from test_classic_nets import HEAD, count, on_meta
 from test_rnn import VECTORS
 from torch import nn
 from toys import seeded
@@ -17,7 +17,9 @@ from dlrun.models.vgg import Skip, vgg
 from dlrun.spec import Image, Tokens
 
 IMAGENET, CIFAR, MNIST = Image((3, 224, 224), 1000), Image((3, 32, 32), 10), Image((1, 28, 28), 10)
-RESNET = dict(depth=34, form="cifar", width=2, norm="batch", residual=False, zero_init_residual=False, init="torch")
+RESNET = HEAD | dict(
+    depth=34, form="cifar", width=2, norm="batch", residual=False, zero_init_residual=False, init="torch"
+)
 
 
 def test_xception_has_the_published_parameters():

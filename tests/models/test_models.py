@@ -43,7 +43,10 @@ MODELS = [CONFIGS / "model" / f"{name}.yaml" for name in options("model") if tak
 MLP = dict(hidden=[256, 128], activation="relu", dropout=0.0, norm="none", init="torch")
 LENET = dict(norm="none", init="torch")
 VGG = dict(depth=11, width=64, head=[], norm="none", skip=False, dropout=0.0, init="torch")
-RESNET = dict(depth=18, form="cifar", width=64, norm="batch", residual=True, zero_init_residual=False, init="torch")
+HEAD = dict(pool="mean", head=[], head_dropout=0.5)
+RESNET = HEAD | dict(
+    depth=18, form="cifar", width=64, norm="batch", residual=True, zero_init_residual=False, init="torch"
+)
 NARROW = [  # a small net of each kind, with the specs that it should take
     (linear, dict(init="torch", bias=True), [MNIST, CIFAR, MOONS, MPG]),
     (mlp, MLP | dict(hidden=[16, 8]), [MNIST, CIFAR, MOONS, MPG]),

@@ -137,12 +137,12 @@ def test_another_csv_of_images_is_scored(tmp_path, monkeypatch, capsys):
     (tmp_path / "images" / "few.csv").write_text("".join(f"{name},{name[0]}\n" for name in names[::2]))
     keys = ["data=image_folder", f"data_dir={tmp_path}", "data.spec.shape=[3,8,8]", "model=mlp", "model.hidden=[8]"]
     plain = trained(tmp_path / "plain", keys)
-    listed = trained(tmp_path / "listed", [*keys, "data.csv=few.csv"])
+    listed = trained(tmp_path / "listed", [*keys, "data.label_file=few.csv"])
     write_images(tmp_path / "other", 4, "ab")
     for arguments, text in {
-        (plain, "data.csv=few.csv"): "9 samples",
-        (plain, "data.csv=none.csv"): "data.csv=none.csv: there is no file",
-        (listed, f"data.root={tmp_path}/other"): "data.csv=few.csv: there is no file",
+        (plain, "data.label_file=few.csv"): "9 samples",
+        (plain, "data.label_file=none.csv"): "data.label_file=none.csv: there is no file",
+        (listed, f"data.root={tmp_path}/other"): "data.label_file=few.csv: there is no file",
         (listed, "--on", tmp_path / "images"): "9 samples",
         (listed, "--on", tmp_path / "other"): "8 samples",
     }.items():

@@ -12,7 +12,7 @@ from toys import seeded
 from dlrun.models.recurrence import gates
 from dlrun.runs.cli import main
 from dlrun.spec import Image
-from dlrun.tasks.explain import grad_cam, kept_outputs, of_image, strongest
+from dlrun.tasks.explain import grad_cam, kept_outputs, kernels_of, of_image, strongest
 
 
 @pytest.fixture
@@ -43,9 +43,27 @@ def test_the_class_activation_of_a_known_network_is_exact():
     cam = grad_cam(maps["0"].detach(), slopes, (6, 6))
     assert cam[2, 3] == 1 and cam.sum() == 1
     name, layer = next(strongest({"conv": maps["0"]}))
-    assert name == "conv  2 x 6 x 6" and layer[0, 2, 3] == 4 and not net[0]._forward_hooks
+    assert name == "conv: 2 maps of 6 x 6" and layer[0, 2, 3] == 4 and not net[0]._forward_hooks
     figures = of_image(net, x, lambda x: net(x).detach().softmax(1), ["a", "b"])
     assert set(figures) == {"saliency", "feature_maps", "first_kernels"}
+
+
+def test_titles_say_how_many_of_the_maps_and_kernels_are_drawn():
+    """A kernel is above the map that it makes; kernels of three channels are in colour."""
+    with seeded():
+        net = nn.Sequential(nn.Conv2d(3, 70, 3), nn.ReLU(), nn.Conv2d(70, 4, 2), nn.Flatten(), nn.LazyLinear(2))
+        x = torch.randn(1, 3, 8, 8)
+        net(x)
+    figures = of_image(net, x, lambda x: net(x).detach().softmax(1), ["a", "b"])
+    rows = figures["feature_maps"].args[0]
+    assert list(rows) == ["0: 8 of 70 kernels of 3 x 3", "0: 8 of 70 maps of 6 x 6", "2: 4 maps of 5 x 5"]
+    kernels, maps = list(rows.values())[:2]
+    assert kernels.shape == (8, 3, 3, 3) and kernels.min() == 0 and kernels.max() == 1
+    best = int(net[0](x)[0].relu().mean((1, 2)).argmax())
+    torch.testing.assert_close(torch.from_numpy(maps[0]), net[0](x)[0, best].detach())
+    torch.testing.assert_close(torch.from_numpy(kernels[0]), kernels_of(net[0])[best])
+    assert figures["first_kernels"].args[1] == "kernels of the first convolution, 64 of 70"
+    assert len(figures["feature_maps"]().axes) == 24
 
 
 @pytest.mark.parametrize(("kind", "count"), [(nn.LSTM, 3), (nn.GRU, 2)])
@@ -93,6 +111,11 @@ def test_a_text_is_explained_for_a_recurrent_network(explain, tmp_path):
     other = untrained(tmp_path / "other", [*words, "model=bag_of_words"])
     code, lines, err = explain(other, "a good film")
     assert code == 2 and "nothing to draw of a good film: the run is of model=bag_of_words on data=" in err
+
+
+def test_only_the_run_is_required(explain):
+    code, _, err = explain()
+    assert code == 2 and err.startswith("dl-runs: the following arguments are required: RUN\n")
 
 
 def test_runs_without_a_class_are_refused(explain, tmp_path):

@@ -156,13 +156,24 @@ def test_a_table_of_texts_is_predicted_from_as_it_was_trained_on(header, predict
 
 
 def test_binary_files_are_refused_as_texts(predict, runs, tmp_path):
-    (tmp_path / "h.json").write_text('[{"text": "awful"}]')
+    (tmp_path / "h.html").write_text("<p>awful</p>")
     (tmp_path / "scan.PDF").write_bytes(b"%PDF-1.7")
     (tmp_path / "notes").write_bytes(b"awful\0\1")
-    for name in ("h.json", "scan.PDF", "notes"):
+    for name in ("h.html", "scan.PDF", "notes"):
         code, lines, err = predict(runs("texts"), name)
         assert (code, lines) == (2, []) and f"{name} is not plain text\n  expected a .txt file" in err
     assert "gone.json: there is no such file" in predict(runs("texts"), "gone.json")[2]
+
+
+def test_texts_in_json_are_predicted_as_those_of_a_csv(predict, runs, tmp_path):
+    (tmp_path / "a.json").write_text('[{"id": 1, "text": "awful"}, {"text": "a good film"}]')
+    (tmp_path / "a.csv").write_text("id,text\n1,awful\n,a good film\n")
+    found = [[json.loads(line) for line in predict(runs("texts"), name)[1]] for name in ("a.json", "a.csv")]
+    numbers = [[{key: value for key, value in each.items() if key != "input"} for each in lines] for lines in found]
+    assert len(found[0]) == 2 and numbers[0] == numbers[1]
+    (tmp_path / "b.json").write_text('{"a": [1]}')
+    code, lines, err = predict(runs("texts"), "b.json")
+    assert (code, lines) == (2, []) and "b.json is an object with lists or objects in it\n  expected a list" in err
 
 
 @pytest.mark.parametrize("content, kept", [

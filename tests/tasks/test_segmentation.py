@@ -307,7 +307,7 @@ def test_the_backbone_of_fcn_equals_vgg():
     """Names and shapes of `features`, so that weights of VGG16 fit."""
     with torch.device("meta"):
         mine = build(section("model", "fcn8s"))(Mask((3, 64, 64), classes=21)).features.state_dict()
-        keys = dict(depth=16, width=64, head=[4096], norm="none", dropout=0.0, init="torch")
+        keys = dict(depth=16, width=64, pool="grid", head=[4096], norm="none", dropout=0.0, init="torch")
         theirs = vgg_imagenet(Image((3, 64, 64), classes=10), **keys).features.state_dict()
     assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in theirs.items()}
 
@@ -319,9 +319,8 @@ def small_fcn(stride: int, classes: int, seed: int) -> nn.Module:
 
 def test_an_fcn_starts_from_a_vgg_and_from_another_fcn():
     with seeded(1):
-        vgg = vgg_imagenet(
-            Image((3, 32, 32), classes=10), depth=11, width=4, head=[8], norm="batch", dropout=0.0, init="torch"
-        )
+        keys = dict(depth=11, width=4, pool="grid", head=[8], norm="batch", dropout=0.0, init="torch")
+        vgg = vgg_imagenet(Image((3, 32, 32), classes=10), **keys)
     for theirs in (vgg, small_fcn(32, 3, 2), small_fcn(8, 5, 2)):
         mine, loaded = small_fcn(8, 3, 0), theirs.state_dict()
         note = copy_weights(mine, loaded, 3, "init=x")
@@ -385,6 +384,13 @@ def test_masks_turn_with_their_images():
     assert changed > 0
     for x, y in data.batches("val"):  # nothing is changed where it does not train
         torch.testing.assert_close(x[:, 0], 100.0 * y + 50)
+
+
+def test_colours_change_without_the_masks():
+    arrays = drawn()
+    changed, plain = (list(masks(arrays, SPEC, augment).batches("train")) for augment in (dict(hue=0.3), None))
+    for (x, y), (before, same) in zip(changed, plain, strict=True):
+        assert torch.equal(y, same) and not torch.equal(x, before)
 
 
 def test_images_are_normalised_and_masks_whole_in_all_splits():

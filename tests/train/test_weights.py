@@ -187,7 +187,9 @@ def test_without_a_network_the_error_names_url_and_file(tmp_path, monkeypatch):
     message = str(error.value)
     assert "http://127.0.0.1:9/models/resnet18-f37072fd.pth" in message
     assert f"by hand: put resnet18-f37072fd.pth into {tmp_path / 'weights'}" in message
-    assert message.endswith("without a download: init=<a run's folder, or a file>")
+    assert message.endswith(
+        "without a download: model.weights=null init=RUN, where RUN is a run of this model on other images"
+    )
 
 
 def test_a_run_starts_from_published_weights_and_reports_it(tmp_path, capsys):
@@ -264,6 +266,16 @@ def test_init_from_another_model_lists_what_differs(config, tmp_path):
     message = str(error.value)
     assert f"init={tmp_path}: the weights are another model's" in message
     assert "expected (17, 784), found (16, 784)" in message
+
+
+def test_a_missing_run_of_an_experiment_is_reported_with_the_command_that_makes_it(tmp_path):
+    command = "to make that run first: dl-run experiment=cifar10_densenet121 run_dir="
+    with pytest.raises(CheckpointError, match=f"cannot read .*\n.*; {command}outputs/cifar10_densenet121$"):
+        read_weights("outputs/cifar10_densenet121")
+    with pytest.raises(CheckpointError, match="'/no where/cifar10_densenet121'$"):
+        read_weights("/no where/cifar10_densenet121")
+    with pytest.raises(CheckpointError, match="or state_dict file$"):
+        read_weights(str(tmp_path / "mine"))
 
 
 def test_init_from_an_empty_folder_is_reported(config, tmp_path):

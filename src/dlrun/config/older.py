@@ -34,11 +34,16 @@ JOINED = {
     "dlrun.data.readers.texts.text_folder": ("dlrun.data.texts.folder.TextFolder", {"path": "root"}),
 }
 
+PLAIN_HEAD: dict[str, object] = {"pool": "mean", "head": [], "head_dropout": 0.5}
 # keys that configs of older runs lack, with the value that keeps their results
 ADDED: dict[str, dict[str, object]] = {
     "dlrun.data.table.table_file.TableFile": {"positive": None},
+    "dlrun.data.images.folder.ImageFolder": {"label_pattern": None},
     "dlrun.data.texts.texts.Texts": {"stratify": False},
     "dlrun.data.texts.folder.TextFolder": {"stratify": False},
+    "dlrun.models.densenet.densenet": PLAIN_HEAD,
+    "dlrun.models.resnet.resnet": PLAIN_HEAD,
+    "dlrun.models.vgg.vgg_imagenet": {"pool": "grid"},
     "dlrun.tracking.trackers.Trackio": {"artifacts": False, "wait_seconds": 2},
     "dlrun.tracking.trackers.Wandb": {"artifacts": False, "wait_seconds": 2},
     "dlrun.tracking.trackers.Mlflow": {"artifacts": False, "wait_seconds": 2},
@@ -96,10 +101,10 @@ def _rename_keys(saved: DictConfig) -> None:
 
 
 def _add_keys(saved: DictConfig) -> None:
-    """Add the keys of data and trackers that they did not have when the run was started."""
+    """Add the keys of data, model and trackers that they did not have when the run was started."""
     raw = _plain(saved)
     data, trackers = raw.get("data"), raw.get("tracker")
-    nodes = {"data": data}
+    nodes = {"data": data, "model": raw.get("model")}
     nodes |= {f"tracker.{name}": node for name, node in (trackers if isinstance(trackers, dict) else {}).items()}
     for path, node in nodes.items():
         if not isinstance(node, dict):
@@ -118,8 +123,8 @@ def _empty_unread(saved: DictConfig) -> None:
     if name == "TableFile" and data.get("train") is None:
         unread = {key: data.get(key) for key in ("val", "test")}
     if name == "ImageFolder" and data.get("write_csv") is False:
-        has_list = data.get("csv") != "images.csv" and data.get("layout") in ("auto", "csv")
-        unread = {} if has_list else {"csv": data.get("csv")}
+        has_list = data.get("label_file") != "images.csv" and data.get("layout") in ("auto", "csv")
+        unread = {} if has_list else {"label_file": data.get("label_file")}
     for key, value in unread.items():
         if value is not None:
             saved["data"][key] = None

@@ -5,6 +5,7 @@ from collections.abc import Container
 # section: old key -> new names; if several classes had the key, the new name that the section has is the right one
 RENAMED: dict[str, dict[str, tuple[str, ...]]] = {
     "data": {
+        "csv": ("label_file",),
         "film_steps": ("video_steps",),
         "source.folder": ("root",),
         "source.header": ("header",),

@@ -1,4 +1,4 @@
-"""Read lists of samples from CSV and TSV files: columns by their names, in any order; further columns are ignored.
+"""Read lists of samples from CSV, TSV and JSON: columns by their names, in any order; further columns are ignored.
 
 Large tables of numbers are read elsewhere (data/table); here each row names an image or holds a text.
 """
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dlrun.data.json_rows import SUFFIXES, is_json, json_rows
 from dlrun.data.walk import read_bytes
 from dlrun.errors import DataError, UserError, counted, nearest
 
@@ -29,6 +30,7 @@ PATHS = (
 LABELS = ("label", "class", "category", "sentiment", "target")
 TEXTS = ("text", "sentence", "review", "comment", "content", "message")
 SEPARATORS = ",\t;"
+LISTS = (".csv", ".tsv", *SUFFIXES)  # endings of the names of lists
 SIGNATURES = {
     b"PK": "a zip or a spreadsheet", b"%PDF": "a PDF", b"\x89PNG": "an image", b"SQLite": "a database",
     b"\x1f\x8b": "gzipped", b"PAR1": "a Parquet file",
@@ -49,14 +51,17 @@ Rows = list[tuple[int, list[str]]]  # the first line of each row, counted from 1
 def read_rows(path: Path, errors: str = "strict") -> Rows:
     """Return all rows that are not blank. The separator is a tab in a .tsv, else a comma, tab or semicolon.
 
+    A .json or .jsonl gives a row of names and then its objects (json_rows.py).
     errors: of the decoding, as for `bytes.decode`. Raises DataError if it is no such text.
     """
     csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KB
     line, rows = 1, []
     try:
         content = read_bytes(path)
-        check_text(path, content[:65536], "expected a CSV or TSV file in UTF-8")
+        check_text(path, content[:65536], "expected a CSV, TSV or JSON file in UTF-8")
         text = content.decode("utf-8-sig", errors)
+        if is_json(path):
+            return json_rows(path, text)
         head = text[:65536].partition("\n")[0]
         separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else max(SEPARATORS, key=head.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
@@ -65,8 +70,13 @@ def read_rows(path: Path, errors: str = "strict") -> Rows:
                 rows.append((line, cells))
             line = reader.line_num + 1
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}, line {line}: {error}\n  expected rows of CSV or TSV, UTF-8 text") from None
+        raise DataError(f"{path}, line {line}: {error}\n  expected rows of CSV, TSV or JSON, UTF-8 text") from None
     return rows
+
+
+def place(path: Path, number: int) -> str:
+    """Where a row is, for messages: its line, or its number among the entries of a .json."""
+    return f"entry {number}" if path.name.lower().endswith(".json") else f"line {number}"
 
 
 def check_text(path: Path, start: bytes, expected: str) -> None:
@@ -88,7 +98,7 @@ def columns_of(path: Path, rows: Rows, wanted: Sequence[Column], has_header: boo
     for line, cells in rows[has_header:]:
         if len(cells) != len(names):
             wanted_names = f"{len(names)}: {', '.join(names)[:300]}"
-            raise DataError(f"{path}, line {line}: {counted(len(cells), 'column')}\n  expected {wanted_names}")
+            raise DataError(f"{path}, {place(path, line)}: {counted(len(cells), 'column')}\n  expected {wanted_names}")
         picked.append((line, [cells[i] for i in chosen]))
     return picked
 
@@ -98,7 +108,7 @@ def _named(path: Path, names: list[str], wanted: Sequence[Column]) -> list[int]:
     plain, indices = [name.lower() for name in names], {}
     wanted_names = {name.lower() for column in wanted for name in ([column.name] if column.name else column.known)}
     if twice := next((name for name in names if name.lower() in wanted_names and plain.count(name.lower()) > 1), None):
-        raise DataError(f"{path}, line 1: several columns are named {twice!r}\n  expected a name of its own for each")
+        raise DataError(f"{path}: several columns are named {twice!r}\n  expected a name of its own for each")
     for column in wanted:
         if column.name is not None and column.name not in names:
             raise UserError(
@@ -113,7 +123,7 @@ def _named(path: Path, names: list[str], wanted: Sequence[Column]) -> list[int]:
         if column.key not in indices:
             if len(left) != 1 or len(indices) < len(wanted) - 1:
                 raise DataError(
-                    f"{path}: its first line is {', '.join(names)[:200]!r}: which is the {column.known[0]}?\n"
+                    f"{path}: its columns are {', '.join(names)[:200]!r}: which is the {column.known[0]}?\n"
                     f"  expected a column named {', '.join(column.known[:5])}; or {column.key}=NAME"
                 )
             indices[column.key] = left[0]

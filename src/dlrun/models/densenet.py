@@ -12,10 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dlrun.models.heads import Head, WithHead, dense_head, global_pool
 from dlrun.models.layers import check_positions, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image, form_for
-from dlrun.types import Init, Norm, Probability, Size
+from dlrun.types import Init, Norm, Pool, Probability, Size
 
 LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32)}  # in each of the four blocks
 BOTTLENECK = 4  # channels of a layer's 1x1 convolution, in multiples of the growth
@@ -50,9 +51,15 @@ def densenet(
     growth: Size,
     norm: Norm,
     dropout: Probability,
+    pool: Pool,
+    head: list[Size],
+    head_dropout: Probability,
     init: Init,
 ) -> nn.Module:
-    """DenseNet: (B, C, H, W) -> (B, outputs). growth: maps that each layer adds; the stem has twice as many."""
+    """DenseNet: (B, C, H, W) -> (B, outputs).
+
+    growth: maps that each layer adds; the stem has twice as many. pool, head, head_dropout: see heads.py.
+    """
     channels, height, columns = spec.shape
     form = form_for(spec.shape) if form == "auto" else form
     advice = "model.form=cifar" if form == "imagenet" else "model=resnet18"
@@ -77,14 +84,14 @@ def densenet(
             parts[f"transition{number}"] = _transition(features, norm)  # halves the maps and their sides
             features //= 2
     parts["norm5"] = norm_layer(norm, features, ndim=2)
-    net = OrderedDict(
+    net: OrderedDict[str, nn.Module] = OrderedDict(
         features=nn.Sequential(parts),  # (B, 1024, 7, 7) for 224x224 and growth 32
         relu=nn.ReLU(),
-        avgpool=nn.AdaptiveAvgPool2d(1),
+        avgpool=global_pool(pool),
         flatten=nn.Flatten(),
-        classifier=nn.Linear(features, spec.outputs),  # (B, outputs)
+        classifier=dense_head(features, spec.outputs, norm, Head(pool, head, head_dropout)),  # (B, outputs)
     )
-    return initialise(nn.Sequential(net), init)
+    return initialise(WithHead(net, ("features.",)), init)
 
 
 def _transition(features: int, norm: str) -> nn.Sequential:

@@ -16,11 +16,12 @@ from typing import Literal
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.models.heads import Head, WithHead, dense_head, global_pool
 from dlrun.models.layers import SameConv2d, check_positions, initialise, same_max_pool, zero_scale
 from dlrun.models.layers import norm as norm_layer
 from dlrun.models.resnet_imagenet import residual_net
 from dlrun.spec import Image, form_for
-from dlrun.types import Init, Norm, Size
+from dlrun.types import Init, Norm, Pool, Probability, Size
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # in each of the four stages
 
@@ -60,13 +61,17 @@ def resnet(
     norm: Norm,
     residual: bool,
     zero_init_residual: bool,
+    pool: Pool,
+    head: list[Size],
+    head_dropout: Probability,
     init: Init,
 ) -> nn.Module:
     """ResNet: (B, C, H, W) -> (B, outputs).
 
     width: channels of the first stage; each later stage doubles them. residual: false leaves out the shortcuts, which
     gives the paper's plain nets (depth 18 or 34, form=cifar or book). zero_init_residual: initialise the last norm of
-    every block with scale 0, so that a block starts as its shortcut (Goyal et al. 2017, section 5.1).
+    every block with scale 0, so that a block starts as its shortcut (Goyal et al. 2017, section 5.1). pool, head,
+    head_dropout: see heads.py.
     """
     channels, height, columns = spec.shape
     form = form_for(spec.shape) if form == "auto" else form
@@ -86,8 +91,9 @@ def resnet(
             f"model.zero_init_residual={str(zero_init_residual).lower()}: expected a depth of 18 or 34, and form=cifar "
             "or book, the plain nets that there are, and zero_init_residual=false"
         )
+    end = Head(pool, head, head_dropout)
     if form == "imagenet" or depth not in BLOCKS and form == "cifar":
-        return initialise(residual_net(spec, depth, form, width, norm, zero_init_residual), init)
+        return initialise(residual_net(spec, depth, form, width, norm, zero_init_residual, end), init)
     if depth not in BLOCKS:
         raise UserError(
             f"model.form=book with model.depth={depth}: the book has depths 18 and 34; expected one of these, "
@@ -95,7 +101,8 @@ def resnet(
         )
     cut = 2 if form == "book" else 0  # pixels by which the unpadded stem shortens the sides
     check_positions(norm, -(-(height - cut) // 8), -(-(columns - cut) // 8))
-    net = nn.Sequential(OrderedDict(stem=_stem(channels, width, form, norm)))  # (B, width, H - cut, W - cut)
+    stem = _stem(channels, width, form, norm)
+    net = WithHead(OrderedDict(stem=stem), ("stem.", "stage"))  # (B, width, H - cut, W - cut)
     features = width
     for stage, count in enumerate(BLOCKS[depth]):
         size = width * 2**stage
@@ -106,8 +113,8 @@ def resnet(
         ]
         net.add_module(f"stage{stage + 1}", nn.Sequential(*blocks))  # (B, size, H / 2**stage, W / 2**stage), rounded up
         features = size
-    net.add_module("pool", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))  # (B, features)
-    net.add_module("head", nn.Linear(features, spec.outputs))  # (B, outputs)
+    net.add_module("pool", nn.Sequential(global_pool(pool), nn.Flatten()))  # (B, features)
+    net.add_module("head", dense_head(features, spec.outputs, norm, end))  # (B, outputs)
     if zero_init_residual:
         for block in net.modules():
             if isinstance(block, Block):

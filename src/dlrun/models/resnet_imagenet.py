@@ -9,6 +9,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from dlrun.models.heads import Head, WithHead, dense_head, global_pool
 from dlrun.models.layers import check_positions, check_size, zero_scale
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
@@ -52,7 +53,9 @@ class Block(nn.Module):
         return getattr(self, f"bn{self.depth}")
 
 
-def residual_net(spec: Image, depth: int, form: str, width: int, norm: str, zero_init_residual: bool) -> nn.Sequential:
+def residual_net(
+    spec: Image, depth: int, form: str, width: int, norm: str, zero_init_residual: bool, head: Head
+) -> nn.Sequential:
     """ResNet, with the keys of `resnet`: (B, C, H, W) -> (B, outputs). Initialises for `zero_init_residual` only."""
     channels, height, columns = spec.shape
     advice = "model.form=cifar" if form == "imagenet" else "model=lenet"
@@ -60,7 +63,7 @@ def residual_net(spec: Image, depth: int, form: str, width: int, norm: str, zero
     halvings = 32 if form == "imagenet" else 8
     check_positions(norm, -(-height // halvings), -(-columns // halvings))
     kernels, expansion = ((3, 3), 1) if depth < 50 else ((1, 3, 1), 4)
-    net = nn.Sequential()
+    net = WithHead(OrderedDict(), ("conv1.", "bn1.", "layer"))
     if form == "imagenet":
         net.add_module("conv1", nn.Conv2d(channels, width, 7, 2, 3, bias=norm == "none"))  # (B, width, H / 2, W / 2)
     else:
@@ -77,8 +80,8 @@ def residual_net(spec: Image, depth: int, form: str, width: int, norm: str, zero
         ]
         net.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))  # all but the first halve the sides
         features = size
-    net.add_module("pool", nn.Sequential(OrderedDict(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())))
-    net.add_module("fc", nn.Linear(features, spec.outputs))  # (B, outputs)
+    net.add_module("pool", nn.Sequential(OrderedDict(avgpool=global_pool(head.pool), flatten=nn.Flatten())))
+    net.add_module("fc", dense_head(features, spec.outputs, norm, head))  # (B, outputs)
     if zero_init_residual:
         for block in net.modules():
             if isinstance(block, Block):

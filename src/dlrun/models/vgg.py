@@ -15,10 +15,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from dlrun.models.heads import WithHead, global_pool
 from dlrun.models.layers import AdaptiveAvgPool2d, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
-from dlrun.types import Init, Norm, Probability, Size
+from dlrun.types import Init, Norm, Pool, Probability, Size
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # in each block
 MULTIPLES = (1, 2, 4, 8, 8)  # of the first block's channels
@@ -74,27 +75,33 @@ def vgg_imagenet(
     *,
     depth: Literal[11, 13, 16, 19],
     width: Size,
+    pool: Literal["grid"] | Pool,
     head: list[Size],
     norm: Norm,
     dropout: Probability,
     init: Init,
 ) -> nn.Module:
-    """The paper's VGG: (B, C, H, W) -> (B, outputs). The keys are those of `vgg`; dropout follows each hidden layer."""
+    """The paper's VGG: (B, C, H, W) -> (B, outputs). The keys are those of `vgg`; dropout follows each hidden layer.
+
+    pool: grid keeps the 7x7 last maps, as in the paper; mean and max leave one number of each, below a head that is
+    always new.
+    """
     channels, height, columns = spec.shape
     check_size(f"vgg{depth}_imagenet", height, columns, LEAST_IMAGENET, f"model=vgg{depth} for small images")
-    features = 49 * width * MULTIPLES[-1]
+    features = (49 if pool == "grid" else 1) * width * MULTIPLES[-1]
     dense: list[nn.Module] = []
     for size in head:
         dense += [nn.Linear(features, size), nn.ReLU(), nn.Dropout(dropout)]  # (B, size)
         features = size
     dense.append(nn.Linear(features, spec.outputs))
-    parts = OrderedDict(
+    parts: OrderedDict[str, nn.Module] = OrderedDict(
         features=nn.Sequential(*blocks(channels, depth, width, norm, ceil_mode=False)),  # (B, 512, 7, 7) for 224x224
-        avgpool=AdaptiveAvgPool2d(7),
+        avgpool=AdaptiveAvgPool2d(7) if pool == "grid" else global_pool(pool),
         flatten=nn.Flatten(),
         classifier=nn.Sequential(*dense),  # (B, outputs)
     )
-    return initialise(nn.Sequential(parts), init)
+    net = nn.Sequential(parts) if pool == "grid" else WithHead(parts, ("features.",))
+    return initialise(net, init)
 
 
 def blocks(features: int, depth: int, width: int, norm: str, ceil_mode: bool) -> list[nn.Module]:

@@ -56,15 +56,23 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def rows_of_maps(layers: dict[str, np.ndarray]) -> "Figure":
-    """Draw a row of maps (maps, H, W) for each layer, below its name, each map by its own range of values."""
+    """Draw a row of maps (maps, H, W) for each layer, below its name, each map by its own range of values.
+
+    Images (maps, 3, H, W) are drawn in colour, and (maps, 1, H, W) as maps.
+    """
     columns = max(map(len, layers.values()))
     figure, places = new_grid(1.15 * columns, 1.35 * len(layers), len(layers), columns)
     for axes in places:
         axes.set_axis_off()
     for row, (name, maps) in enumerate(layers.items()):
         for axes, values in zip(places[row * columns :], maps, strict=False):
+            if values.ndim == 3:
+                values = values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
             axes.imshow(values, cmap="viridis", interpolation="nearest")
-        places[row * columns].set_title(name, fontsize=9, loc="left")
+        title = places[row * columns].annotate(
+            name, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=9
+        )
+        title.set_in_layout(False)  # it reaches over several columns; a title of the axes would widen the first one
     return figure
 
 

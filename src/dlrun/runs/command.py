@@ -4,7 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import dlrun
 from dlrun.config.own_failures import own_failures
@@ -22,6 +22,12 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str | None = None) -> None:
         super().__init__(prog, description=description)
         self._negative_number_matcher = re.compile(r"-[\d.][\d.,eE+-]*$")
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """Add an argument. Of any number of words none is required; argparse says otherwise when another is missing."""
+        action = super().add_argument(*names, **options)
+        action.required = action.required and action.nargs != argparse.ZERO_OR_MORE
+        return action
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}\n  {self.prog} --help shows the options")

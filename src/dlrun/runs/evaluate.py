@@ -26,7 +26,7 @@ ONE_FILE = {  # data sets that are read from one file, data.file, or from what t
     "ArraySet": ("arrays", "x", "y"),
 }
 LEARNED = ("target", "learn", "positive", "drop", "types", "numbers", "categories")  # keys of what a run has learned
-PATHS = ("data.file=", "data.x=", "data.root=", "data.csv=", "data.source.folder=")
+PATHS = ("data.file=", "data.x=", "data.root=", "data.label_file=", "data.source.folder=")
 
 
 def read_overrides(arguments: list[str]) -> tuple[str, list[str]]:
@@ -57,12 +57,13 @@ def other_place(folder: Path, path: str) -> list[str]:
         raise UserError(f"--on {path}: there is no such file or folder\n  expected samples with labels or targets")
     section, place = own_config(folder)[0]["data"], quoted(os.path.abspath(path))
     name = section["_target_"].rpartition(".")[2]
-    is_csv = os.path.isfile(path)
-    images = [f"data.root={quoted(os.path.abspath(os.path.dirname(path)))}", f"data.csv={place}", "data.layout=csv"]
-    if not is_csv:
-        has_list = section.get("csv") and os.path.isfile(os.path.join(path, section["csv"]))
-        is_own = os.path.isabs(section.get("csv") or "")  # it lists the run's images
-        images = [f"data.root={place}", "data.layout=auto", *([] if has_list and not is_own else ["data.csv=null"])]
+    if os.path.isfile(path):
+        root = quoted(os.path.abspath(os.path.dirname(path)))
+        images = [f"data.root={root}", f"data.label_file={place}", "data.label_pattern=null", "data.layout=csv"]
+    else:
+        listed = section.get("label_file") or ""
+        is_there = os.path.isfile(os.path.join(path, listed)) and not os.path.isabs(listed)  # else of the run's images
+        images = [f"data.root={place}", "data.layout=auto", *([] if is_there else ["data.label_file=null"])]
     if name in ONE_FILE:
         return [f"data.file={place}"]
     if name == "ImageFolder":

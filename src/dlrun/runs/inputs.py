@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dlrun.data.csv_rows import LABELS, TEXTS, Column, columns_of, read_rows
-from dlrun.data.images.csv_list import ListFormat, listed_paths, resolve
+from dlrun.data.csv_rows import LABELS, LISTS, TEXTS, Column, columns_of, read_rows
 from dlrun.data.images.decode import MAX_PIXELS, odd_files, open_image
 from dlrun.data.images.decode import read as read_resized
+from dlrun.data.images.label_file import ListFormat, listed_paths, resolve
 from dlrun.data.images.levels import Levels, ValueRange
+from dlrun.data.json_rows import is_json
 from dlrun.data.texts.corpus import decode
 from dlrun.data.walk import IMAGE_SUFFIXES, TEXT_SUFFIXES, read_bytes, walk
 from dlrun.errors import DataError, UnreadableImage, UserError, counted, printable
@@ -86,7 +87,7 @@ def _image_files(arguments: list[str], form: ListFormat) -> Iterator[tuple[str, 
             if not files:
                 raise UserError(f"{path} has no images\n  expected files of {', '.join(IMAGE_SUFFIXES)}")
             yield from ((printable(path / name), path / name, True) for name in files)
-        elif os.path.isfile(text) and text.lower().endswith((".csv", ".tsv")):
+        elif os.path.isfile(text) and text.lower().endswith(LISTS):
             yield from ((name, file, True) for name, file in _listed_images(path, form))
         elif os.path.exists(text):
             yield text, path, False
@@ -178,7 +179,7 @@ def texts(
                     yield printable(file), decode(read_bytes(file))[0]
                 except DataError as error:
                     leave_out(str(error))
-        elif os.path.isfile(text) and text.lower().endswith((".csv", ".tsv")):
+        elif os.path.isfile(text) and text.lower().endswith(LISTS):
             yield from _csv_texts(text, column, label, has_header)
         elif os.path.isfile(text):
             yield text, decode(_text_file(Path(text)))[0]  # decoded as in training
@@ -201,7 +202,7 @@ def _text_file(path: Path) -> bytes:
 
 def _csv_texts(name: str, chosen: str | None, label: str | None, has_header: bool) -> Iterator[tuple[str, str]]:
     """Yield the texts of a table: its only column, or that which training would read."""
-    rows = read_rows(Path(name), "replace")
+    rows, has_header = read_rows(Path(name), "replace"), has_header or is_json(Path(name))
     if not rows:
         return
     text, width = Column("data.text_column", chosen, TEXTS), len(rows[0][1])

@@ -37,7 +37,10 @@ def explain(net: nn.Module, x: Tensor, spec: Labelled, labels: Sequence[str], pr
 
 
 def of_image(net: nn.Module, x: Tensor, predict: Callable, labels: Sequence[str]) -> Figures:
-    """Kernels of the first convolution, maps of some layers, saliency and Grad-CAM of the most probable class."""
+    """Kernels of the first convolution, maps of some layers, saliency and Grad-CAM of the most probable class.
+
+    The maps are below the kernels of the first layer's maps.
+    """
     convolutions = {name: layer for name, layer in net.named_modules() if isinstance(layer, nn.Conv2d)}
     with torch.enable_grad(), kept_outputs(convolutions) as maps:
         x = x.clone().requires_grad_()
@@ -53,14 +56,24 @@ def of_image(net: nn.Module, x: Tensor, predict: Callable, labels: Sequence[str]
     if last is not None:
         shown["Grad-CAM"] = overlay(image, grad_cam(last.detach(), slopes[1], x.shape[2:]).cpu().numpy())
     figures: Figures = {"saliency": partial(panels, shown, len(shown), 2.8)}
-    if convolutions:
-        figures["feature_maps"] = partial(rows_of_maps, dict(strongest(maps)))
-        first = next(iter(convolutions.values())).weight.detach()
-        kernels = first[:KERNELS] if first.shape[1] == 3 else first[:KERNELS].mean(1, keepdim=True)
-        low, high = (f(kernels, (1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
-        sheet = grid(((kernels - low) / (high - low).clamp(min=1e-9)).cpu())
-        figures["first_kernels"] = partial(image_figure, sheet, "kernels of the first convolution")
+    if maps:
+        name, layer = next(iter(maps.items()))
+        kernels = kernels_of(convolutions[name])
+        number, _, *sides = kernels.shape
+        title = f"{name}: {_shown(number)} kernels of {' x '.join(map(str, sides))}"
+        rows = {title: kernels[strength(layer)].numpy()} | dict(strongest(maps))
+        figures["feature_maps"] = partial(rows_of_maps, rows)
+        title = "kernels of the first convolution" + (f", {KERNELS} of {number}" if number > KERNELS else "")
+        figures["first_kernels"] = partial(image_figure, grid(kernels[:KERNELS]), title)
     return figures
+
+
+def kernels_of(layer: nn.Conv2d) -> Tensor:
+    """A layer's kernels as images in [0, 1], each by its own range: (maps, 3, H, W) in colour, or (maps, 1, H, W)."""
+    weight = layer.weight.detach().float().cpu()
+    kernels = weight if weight.shape[1] == 3 else weight.mean(1, keepdim=True)
+    low, high = (f(kernels, (1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
+    return (kernels - low) / (high - low).clamp(min=1e-9)
 
 
 @contextmanager
@@ -91,9 +104,18 @@ def strongest(maps: dict[str, Tensor]) -> Iterator[tuple[str, np.ndarray]]:
     names = list(maps)
     picked = sorted({round(k * (len(names) - 1) / max(1, LAYERS - 1)) for k in range(LAYERS)})
     for name in (names[k] for k in picked):
-        layer = maps[name].detach()[0].float()
-        order = F.relu(layer).mean((1, 2)).argsort(descending=True, stable=True)[:MAPS]
-        yield f"{name}  {layer.shape[0]} x {layer.shape[1]} x {layer.shape[2]}", layer[order].cpu().numpy()
+        layer = maps[name].detach()[0].float().cpu()
+        number, height, width = layer.shape
+        yield f"{name}: {_shown(number)} maps of {height} x {width}", layer[strength(maps[name])].numpy()
+
+
+def strength(maps: Tensor) -> Tensor:
+    """The numbers of the MAPS maps of (1, C, H, W) with the greatest means after a ReLU, the greatest first."""
+    return F.relu(maps.detach()[0].float().cpu()).mean((1, 2)).argsort(descending=True, stable=True)[:MAPS]
+
+
+def _shown(number: int) -> str:
+    return f"{MAPS} of {number}" if number > MAPS else str(number)
 
 
 def stretched(x: Tensor) -> np.ndarray:

@@ -13,7 +13,8 @@ from dlrun.output.folders import read_summary
 from dlrun.train.weights import load_weights
 
 LOCATION = ("data_dir", "download", "mirrors")  # keys of a source that locate the data and do not change it
-FOLDER = ("root", "layout", "csv", "resize", "fit", "split", "stratify")  # keys that decide images and splits
+# keys that decide images and splits
+FOLDER = ("root", "layout", "label_file", "label_pattern", "resize", "fit", "split", "stratify")
 
 
 def load_classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module, list[float], list[float]]:

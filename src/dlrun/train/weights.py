@@ -5,6 +5,7 @@ Loading cannot run code. A head of another shape keeps its initial weights; ever
 
 import os
 import re
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.config.build import build, of_runner
+from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature
 from dlrun.data.sources.fetch import fetch
 from dlrun.data.sources.verify import verify
@@ -26,6 +28,7 @@ from dlrun.spec import Spec
 PUBLISHED = "https://download.pytorch.org/models/"  # the name of a file ends in the first 8 digits of its SHA-256
 # torchvision's DenseNets were published under older names of their modules
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
+FIRST = "cifar10_densenet121"  # its run serves where published weights cannot be downloaded
 SHOWN = 5  # most names in a message
 Weights = dict[str, Tensor]
 
@@ -102,7 +105,10 @@ def read_weights(source: str, asked: str | None = None) -> Weights:
         else:
             content = _read_torch(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{asked or f'init={source}'}: {error}\n  expected {kinds}") from None
+        first = made_by(path.name, source) if not os.path.exists(path) else ""
+        raise CheckpointError(
+            f"{asked or f'init={source}'}: {error}\n  expected {kinds}{first and f'; to make that run first: {first}'}"
+        ) from None
     for wrapper in ("state_dict", "model_state_dict", "model"):  # usual keys of training checkpoints
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -113,6 +119,12 @@ def read_weights(source: str, asked: str | None = None) -> Weights:
         if all(name.startswith(prefix) for name in content):
             content = {name.removeprefix(prefix): value for name, value in content.items()}
     return {OLD_DENSENET.sub(r"\1\2", name): value for name, value in content.items()}
+
+
+def made_by(name: str, folder: str) -> str:
+    """The command that makes the run of an experiment; "" if there is no experiment of that name."""
+    known = os.path.isfile(CONFIGS / "experiment" / f"{name}.yaml")
+    return f"dl-run experiment={name} run_dir={shlex.quote(folder)}" if known else ""
 
 
 def _read_safetensors(path: Path) -> Weights:
@@ -218,4 +230,7 @@ def published(file: str, data_dir: Path) -> Path:
     if cached.is_file():
         verify(cached, checksum)
         return cached
-    return fetch([PUBLISHED + file], data_dir / "weights" / file, checksum, instead="init=<a run's folder, or a file>")
+    instead = "model.weights=null init=RUN, where RUN is a run of this model on other images"
+    if file.startswith("densenet121"):  # the one experiment whose net has the form of the published weights
+        instead += f", such as {made_by(FIRST, f'outputs/{FIRST}')}"
+    return fetch([PUBLISHED + file], data_dir / "weights" / file, checksum, instead=instead)

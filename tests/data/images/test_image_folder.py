@@ -27,8 +27,8 @@ from dlrun.config.older import update_config
 from dlrun.data import resident
 from dlrun.data.images import cache as image_cache
 from dlrun.data.images import decode, streamed
-from dlrun.data.images.csv_list import ListFormat, by_csv
 from dlrun.data.images.folder import ImageFolder
+from dlrun.data.images.label_file import ListFormat, by_file
 from dlrun.data.images.lists import Classes, Listing, split
 from dlrun.errors import DataError, PairingError, UserError
 from dlrun.spec import Image
@@ -158,20 +158,27 @@ def test_a_csv_that_is_named_is_read_or_refused(tmp_path):
     write_folder(tmp_path)
     for keys in ({}, {"layout": "csv"}):
         for csv in ("images.csv", "labels.csv"):
-            with pytest.raises(DataError, match=f"data.csv={csv}: there is no file .*/images/{csv}\n  expected rows"):
-                make(tmp_path, csv=csv, **keys)
+            with pytest.raises(
+                DataError, match=f"data.label_file={csv}: there is no file .*/images/{csv}\n  expected rows"
+            ):
+                make(tmp_path, label_file=csv, **keys)
     names = sorted(path.relative_to(tmp_path / "images").as_posix() for path in tmp_path.rglob("*.*"))
     (tmp_path / "images" / "labels.csv").write_text("".join(f"{n},{'xyz'[i % 3]}\n" for i, n in enumerate(names)))
-    assert make(tmp_path, csv="labels.csv").spec.labels == ("x", "y", "z") and make(tmp_path).spec.labels == CLASSES
+    assert (
+        make(tmp_path, label_file="labels.csv").spec.labels == ("x", "y", "z") and make(tmp_path).spec.labels == CLASSES
+    )
     for layout in ("folders", "flat"):
-        with pytest.raises(UserError, match=f"data.csv=labels.csv data.layout={layout}: that layout reads no CSV"):
-            make(tmp_path, csv="labels.csv", layout=layout)
-    make(tmp_path, csv="new.csv", layout="folders", write_csv=True)
+        with pytest.raises(
+            UserError, match=f"data.label_file=labels.csv data.layout={layout}: that layout reads no such file"
+        ):
+            make(tmp_path, label_file="labels.csv", layout=layout)
+    make(tmp_path, label_file="new.csv", layout="folders", write_csv=True)
     assert (tmp_path / "images" / "new.csv").is_file()
     for keys, kept in (({}, None), ({"layout": "folders"}, None), ({"write_csv": True}, "images.csv")):
-        config = OmegaConf.create({"data": section("data", "image_folder") | {"csv": "images.csv"} | keys})
+        older = {k: v for k, v in section("data", "image_folder").items() if k not in ("label_file", "label_pattern")}
+        config = OmegaConf.create({"data": older | {"csv": "images.csv"} | keys})
         update_config(config)
-        assert config["data"]["csv"] == kept
+        assert config["data"]["label_file"] == kept and config["data"]["label_pattern"] is None
 
 
 def test_classes_that_are_numbers_keep_their_names_in_a_csv(tmp_path):
@@ -217,7 +224,7 @@ def test_the_books_csv_is_read(tmp_path):
     (tmp_path / "own.csv").write_text(
         "file,class\n" + "".join(f"{tmp_path / n},{i % 2}x\n" for i, n in enumerate(names))
     )
-    other = make(tmp_path, csv=str(tmp_path / "own.csv"))
+    other = make(tmp_path, label_file=str(tmp_path / "own.csv"))
     assert other.spec.labels == ("0x", "1x") and other.size("train") == 6
 
 
@@ -284,7 +291,9 @@ def test_columns_of_a_csv_by_name(tmp_path):
     names = sorted(path.relative_to(tmp_path / "images").as_posix() for path in (tmp_path / "images" / "ant").iterdir())
     rows = [f"{i}\t{'xy'[i % 2]}\t{Path(name).stem}" for i, name in enumerate(names)]
     (tmp_path / "images" / "ant.tsv").write_text("weight\tbreed\tid\n" + "\n".join(rows))
-    keys = dict(csv="ant.tsv", label_column="breed", path_column="id", folder="ant", suffix=Path(names[0]).suffix)
+    keys = dict(
+        label_file="ant.tsv", label_column="breed", path_column="id", folder="ant", suffix=Path(names[0]).suffix
+    )
     listed = listing(tmp_path / "images", **keys)
     assert listed.names == names and listed.classes == ("x", "y") and listed.labels.tolist() == [0, 1] * 3
     with pytest.raises(UserError, match="data.label_column=bred: .*ant.tsv has no such column; did you mean 'breed'"):
@@ -293,8 +302,8 @@ def test_columns_of_a_csv_by_name(tmp_path):
         listing(tmp_path / "images", **keys | {"suffix": ".x"})
 
 
-def listing(root: Path, csv: str, **keys) -> Listing:
-    return by_csv(root, root / csv, Classes(("x", "y"), None), ListFormat(**keys))
+def listing(root: Path, label_file: str, **keys) -> Listing:
+    return by_file(root, root / label_file, Classes(("x", "y"), None), ListFormat(**keys))
 
 
 def test_other_images_are_scored_with_the_classes_of_the_run(tmp_path):
@@ -795,7 +804,7 @@ def test_one_class_is_refused(tmp_path):
     (dict(spec=Image((3, 8, 8), 5)), r"has 4 classes \(ant, bee, cat, dog\), data.spec.classes=5"),
     (dict(spec=Image((3, 8, 8), None, ("ant", "bee"))), "has the classes ant, bee, cat, dog\n  expected data.spec"),
     (dict(spec=Image((3, 8, 8), 4), layout="flat"), "data.layout=flat is for images without labels"),
-    (dict(layout="csv"), r"data.csv=images.csv: there is no file .*\n  expected rows of path and label"),
+    (dict(layout="csv"), r"data.label_file=images.csv: there is no file .*\n  expected rows of path and label"),
     (dict(split=(0.6, 0.3, 0.2)), r"data.split=\[0.6, 0.3, 0.2\]: expected three shares > 0"),
     (dict(folds=3, fold=3), "data.folds=3 data.fold=3"),
     (dict(folds=500), "data.folds=500: at most .* of every class are not test, so some folds would be empty"),
@@ -812,12 +821,12 @@ def test_bad_settings_are_reported(tmp_path, keys, message):
     ("ant/000.bmp\n", "line 1: 1 column\n  expected 2: path, label"),
     ("ant/000.bmp,0\nant/nothing.jpg,0\nbee/nothing.jpg,1\n",
      "names 2 images that cannot be found: ant/nothing.jpg, bee/nothing.jpg\n  expected paths relative to"),
-    ("ant/000.bmp,ant\nbee/001.png,bee\nimages/ant/000.bmp,bee\n", "names images/ant/000.bmp twice, in lines 1 "),
+    ("ant/000.bmp,ant\nbee/001.png,bee\nimages/ant/000.bmp,bee\n", "names images/ant/000.bmp twice, in line 1 and"),
     ("ant/000.bmp,ant\nbee/001.png,bee\n", r"has classes of fewer than 3 images: ant \(1\), bee \(1\)"),
-    (b"\xff\xfea", "images.csv, line 1: .*expected rows of CSV or TSV, UTF-8 text"),
-    (b"\xff\xfe\x00", "images.csv is not text: it holds zero bytes\n  expected a CSV or TSV file in UTF-8"),
+    (b"\xff\xfea", "images.csv, line 1: .*expected rows of CSV, TSV or JSON, UTF-8 text"),
+    (b"\xff\xfe\x00", "images.csv is not text: it holds zero bytes\n  expected a CSV, TSV or JSON file in UTF-8"),
     (b"\x89PNG\r\n", "images.csv is an image, not a table of text"),
-    ("path,label,label\nant/000.bmp,a,b\n", "line 1: several columns are named 'label'"),
+    ("path,label,label\nant/000.bmp,a,b\n", "several columns are named 'label'"),
 ])  # fmt: skip
 def test_bad_csvs_are_reported(tmp_path, text, message):
     write_folder(tmp_path)

@@ -342,6 +342,20 @@ def test_columns_by_name_in_any_order(tmp_path):
         load(tmp_path, *keys[:2], "data.label_column=kinds", data="text_folder")
 
 
+@pytest.mark.parametrize("header", ["true", "false"])
+def test_texts_in_json_are_those_of_the_same_csv(tmp_path, header):
+    """A list of objects, and a mapping of text to label; both name their columns, whatever data.header says."""
+    pairs = {f"{('cats', 'dogs')[i % 2]}, {i}": "cd"[i % 2] for i in range(20)}
+    rows = "".join(f'"{text}",{label}\n' for text, label in pairs.items())
+    (tmp_path / "own.csv").write_text("text,label\n" + rows)
+    (tmp_path / "a.json").write_text(json.dumps([{"label": label, "text": text} for text, label in pairs.items()]))
+    (tmp_path / "b.json").write_text(json.dumps(pairs))
+    csv = load(tmp_path, "data.root=own.csv", data="text_folder")
+    for name in ("a.json", "b.json"):
+        data = load(tmp_path, f"data.root={name}", f"data.header={header}", data="text_folder")
+        assert data.digest() == csv.digest() and data.words == csv.words and data.spec.labels == ("c", "d")
+
+
 @pytest.mark.parametrize("header", ["text,label\n", "label,text\n", ""])
 def test_a_csv_with_two_columns(tmp_path, header):
     rows = [(f'"cats, and ""more"" {i}"', "c") for i in range(10)] + [(f"dogs {i}", "d") for i in range(10)]

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from dlrun.data.base import AugmentContext
 from dlrun.data.boxes import boxes
+from dlrun.data.images.colours import recolour
 from dlrun.data.images.random_augment import apply_policy
 from dlrun.data.images.warps import warp
-from dlrun.errors import UserError
+from dlrun.errors import UserError, counted
 from dlrun.seeds import generator
-from dlrun.types import Change, Few, Fraction, Index, NonNegative, Range
+from dlrun.types import Change, Few, Fraction, Index, Range
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Augment:
     cutout: side of a square that is set to the mean (DeVries and Taylor 2017).
     erase: share of images that get a box of noise (Zhong et al. 2017).
     noise: standard deviation of Gaussian noise on the normalised image. jitter: largest change of brightness (added to
-    the normalised image) and of contrast (a factor around 1). policy: random operations (random_augment.py): trivial,
-    or rand with `policy_ops` operations of strength `policy_level`. own: functions of the user's own, (x) or (x,
-    context), which change normalised images at the end and keep their shape. In a config a list stands for some of
-    these: [flip, {crop: 4}, mynets.augment.brightness].
+    the normalised image) and of contrast (a factor around 1). saturation, hue: see data/images/colours.py. policy:
+    random operations (random_augment.py): trivial, or rand with `policy_ops` operations of strength `policy_level`.
+    own: functions of the user's own, (x) or (x, context), which change normalised images at the end and keep their
+    shape. In a config a list stands for some of these: [flip, {crop: 4}, mynets.augment.brightness].
     """
 
     flip: bool | Literal["vertical", "both", "alternate"] = False
@@ -39,12 +40,14 @@ class Augment:
     pad: Literal["black", "reflect"] = "black"
     rot90: bool = False
     rotate: Annotated[float, Range(0, 180)] = 0.0  # degrees
-    zoom: NonNegative = 0.0
-    shear: NonNegative = 0.0
+    zoom: Annotated[float, Range(0, 10)] = 0.0
+    shear: Annotated[float, Range(0, 10)] = 0.0
     cutout: Index = 0  # pixels
     erase: Fraction = 0.0
-    noise: NonNegative = 0.0
+    noise: Annotated[float, Range(0, 1000)] = 0.0
     jitter: Fraction = 0.0
+    saturation: Fraction = 0.0
+    hue: Annotated[float, Range(0, 0.5)] = 0.0  # turns
     policy: Literal["none", "trivial", "rand"] = "none"
     policy_ops: Few = 2
     policy_level: Fraction = 0.3
@@ -52,7 +55,7 @@ class Augment:
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise UserError if images of this shape (C, H, W) cannot be augmented in this way."""
-        _, height, width = shape
+        channels, height, width = shape
         if self.rot90 and height != width:
             raise UserError(
                 f"data.augment.rot90=true would swap the sides of images of {height}x{width}: expected square images"
@@ -64,6 +67,12 @@ class Augment:
                     f"expected fewer pixels than {min(height, width)}"
                 )
 
+        if (self.saturation or self.hue) and channels != 3:
+            raise UserError(
+                f"data.augment.saturation={self.saturation} data.augment.hue={self.hue}: images of "
+                f"{counted(channels, 'channel')} have no colours\n  expected images of 3 channels (red, green and "
+                "blue), or saturation=0 and hue=0; data.augment.jitter changes brightness and contrast"
+            )
         for change in self.own:
             context = AugmentContext(generator("cpu", 0), 0, 0, torch.arange(2))
             try:
@@ -77,9 +86,9 @@ class Augment:
                 ) from error
 
     def on_bytes(self, x: Tensor, context: AugmentContext) -> Tensor:
-        """Move pixels: rot90, flip, warp, crop; then the policy. (B, C, H, W) -> same
+        """Move pixels: rot90, flip, warp, crop; then the policy, saturation and hue. (B, C, H, W) -> same
 
-        On stored bytes, which are a quarter of floats' memory traffic.
+        On stored bytes, which are a quarter of floats' memory traffic. A mask may be a fourth channel.
         """
         random = context.random
         if self.rot90:
@@ -96,6 +105,8 @@ class Augment:
         x = _crop(x, self.crop, random, self.pad == "reflect") if self.crop else x
         if self.policy != "none":
             x = apply_policy(x, self.policy, self.policy_ops, self.policy_level, random)
+        if self.saturation or self.hue:
+            x = torch.cat((recolour(x[:, :3], self.saturation, self.hue, random), x[:, 3:]), 1)
         return x
 
     def on_values(self, x: Tensor, context: AugmentContext) -> Tensor:

@@ -1,4 +1,4 @@
-"""Folders of images: labelled by class folders or a CSV, or without labels. Decoded once, in parallel, to a cache.
+"""Folders of images: labelled by folders, names or a list, or without labels. Decoded once, in parallel, to a cache.
 
 Source: the book, sections 15.1 and 15.2 (images.csv, 60/20/20, resize, random crop and flip, normalisation).
 Deviations: val and test images are not augmented; they are cropped in the middle.
@@ -16,9 +16,10 @@ from torch import Tensor
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.images.cache import Cache, cached
-from dlrun.data.images.csv_list import ListFormat, by_csv, write_csv
+from dlrun.data.images.label_file import ListFormat
+from dlrun.data.images.labelling import DEFAULT, Labelling
 from dlrun.data.images.levels import Levels, describe_levels
-from dlrun.data.images.lists import Classes, Listing, by_folders, check_splits, find_root, split
+from dlrun.data.images.lists import Classes, Listing, check_splits, find_root, split
 from dlrun.data.images.pixels import Pixels
 from dlrun.data.images.streamed import Streamed, free_memory
 from dlrun.data.resident import Resident, check_contrast
@@ -27,13 +28,11 @@ from dlrun.errors import DataError, UserError, counted, printable, some
 from dlrun.spec import Image
 from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Name, Positive, Sampler, Size
 
-CSV = "images.csv"  # the book's list, which is used if it is there
-
 
 class ImageFolder:
     """A data set of image files. Nothing is read before `load`, except the classes' names if the spec is read earlier.
 
-    csv: rows of path and label; None for images.csv if it is there.
+    label_file, label_pattern: see labelling.py; None for images.csv if it is there, else the folders.
     resize: (height, width) of the cached images, at least the spec's; None for the spec's. resident: whether all images
     are stored on the device or read ahead from the cache; auto: on the device if they take at most half the free
     memory. max_pixels: larger images are left out.
@@ -46,7 +45,8 @@ class ImageFolder:
         data_dir: str,
         root: DataPath,
         layout: Literal["auto", "folders", "flat", "csv"],
-        csv: Name | None,
+        label_file: Name | None,
+        label_pattern: Name | None,
         path_column: Name | None,
         label_column: Name | None,
         folder: str,
@@ -68,14 +68,13 @@ class ImageFolder:
         sampler: Sampler,
     ) -> None:
         _check(spec, resize, layout, write_csv)
-        _check_csv(csv, layout, write_csv)
         self.config_spec: Image = spec
         self.classes: tuple[str, ...] | None = None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.pixels, self.mean, self.std = Pixels(spec.shape, mean, std, augment), mean, std
         self.data_dir = Path(os.path.expanduser(data_dir))
-        self.root, self.layout, self.csv, self.write_csv = root, layout, csv, write_csv
-        self.form = ListFormat(path_column, label_column, folder, suffix)
+        self.root, self.layout, self.form = root, layout, ListFormat(path_column, label_column, folder, suffix)
+        self.labelling = Labelling(layout, label_file, label_pattern, self.form, write_csv)
         self.stored, self.fit = (spec.shape[0], *(resize or spec.shape[1:])), fit
         self.max_pixels: int = max_pixels
         self.levels: Levels | None = None
@@ -95,8 +94,7 @@ class ImageFolder:
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Decode the images that are not cached yet; put them on the device or prepare to stream. Raises DataError."""
         root, listing = self._list()
-        if self.write_csv and not (file := self._csv(root)).is_file():
-            write_csv(file, listing)
+        self.labelling.write(root, listing)
         self._read(root, listing)
         self.classes = listing.classes
         self.restore(self.fitted(), device, channels_last)
@@ -116,7 +114,8 @@ class ImageFolder:
         root, listing = self._list(Classes(self.classes or (), None, is_subset=True))
         if len(listing.classes) != len(self.classes or ()):
             raise DataError(
-                f"{root} has no class folders and no {self.csv or CSV}: there are no labels to compare with"
+                f"{root} has no class folders and no {self.labelling.label_file or DEFAULT}: there are no labels to "
+                "compare with"
             )
         learned = self.levels
         self._read(root, listing)
@@ -203,28 +202,15 @@ class ImageFolder:
             return self.storage.train(self.batch_size, self.sampler, seed, epoch, first)
         return self.storage.evaluate(split, self.eval_batch_size)
 
-    def _csv(self, root: Path) -> Path:
-        return root / Path(os.path.expanduser(self.csv or CSV))
-
     def _list(self, classes: Classes | None = None) -> tuple[Path, Listing]:
         """Find the root folder and list its images. classes: None for those of the config."""
         classes = classes or Classes(self.config_spec.labels, self.config_spec.classes)
         root = find_root(self.root, self.data_dir)
-        file = self._csv(root)
-        if (self.csv or self.layout == "csv") and not file.is_file() and not self.write_csv:
-            raise DataError(
-                f"data.csv={self.csv or CSV}: there is no file {file}\n"
-                "  expected rows of path and label; data.write_csv=true writes it from the class folders"
-            )
-        if file.is_file() and self.layout in ("auto", "csv"):
-            listing = by_csv(root, file, classes, self.form)
-        else:
-            listing = by_folders(root, classes, self.layout)
-            if self.write_csv and not listing.classes:
-                raise DataError(f"data.write_csv=true: {root} has no class folders to write labels from")
+        listing = self.labelling.listing(root, classes)
         if self.config_spec.classes is not None and not listing.classes:
             raise DataError(
-                f"{root} has no class folders and no {self.csv or CSV}, data.spec.classes={self.config_spec.classes}\n"
+                f"{root} has no class folders and no {self.labelling.label_file or DEFAULT}, "
+                f"data.spec.classes={self.config_spec.classes}\n"
                 "  expected one folder per class, or data.spec.classes=null for images without labels"
             )
         return root, listing
@@ -244,15 +230,6 @@ def _check(spec: Image, resize: tuple[int, int] | None, layout: str, writes: boo
         raise UserError(
             "data.layout=flat is for images without labels: expected data.spec.classes=null, data.spec.labels=[] and "
             "data.write_csv=false"
-        )
-
-
-def _check_csv(csv: str | None, layout: str, writes: bool) -> None:
-    """Raise UserError for a list of images that would be neither read nor written."""
-    if csv and layout in ("folders", "flat") and not writes:
-        raise UserError(
-            f"data.csv={csv} data.layout={layout}: that layout reads no CSV\n"
-            "  expected data.layout=csv, or data.csv=null"
         )
 
 

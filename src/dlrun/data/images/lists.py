@@ -6,7 +6,7 @@ stratified.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -70,10 +70,13 @@ def scan(root: Path) -> list[str]:
     return names
 
 
-def by_folders(root: Path, classes: Classes, layout: str) -> Listing:
+def by_folders(
+    root: Path, classes: Classes, layout: str, labels_in: Callable[[list[str]], list[str]] | None = None
+) -> Listing:
     """List images with the folder of their class, which is the first or, below a split's folder, the second one.
 
     Without class folders, or if the layout is flat, images have no labels. Splits are found if the layout is auto.
+    labels_in: what gives the labels instead, from the names under the root.
     """
     names = scan(root)
     names = [names[i] for i in np.random.RandomState(0).permutation(len(names))]  # names are often in order of creation
@@ -87,16 +90,17 @@ def by_folders(root: Path, classes: Classes, layout: str) -> Listing:
     inside = [name.partition("/")[2] if folder_of and "/" in name else name for name in names]
     loose = sorted(name for name, path in zip(names, inside, strict=True) if "/" not in path)
     stray = sorted(name for name in names if "/" not in name) if folder_of else []
-    if stray or loose and (len(loose) < len(names) or layout != "auto"):
+    if stray or loose and not labels_in and (len(loose) < len(names) or layout != "auto"):
         raise DataError(
             f"{root} has {counted(len(stray or loose), 'image')} beside its folders, such as {(stray or loose)[0]}\n"
             "  expected each in a folder of its class; data.layout=flat takes them all without labels"
         )
     splits = np.array([of_split[name.partition("/")[0]] for name in names]) if folder_of else np.array([])
     fixed = {split: np.flatnonzero(splits == split) for split in SPLITS if split in folder_of}
-    if loose:
+    if loose and not labels_in:
         return Listing(names, np.zeros(len(names), np.int64), (), fixed, described(folder_of))
-    listing = labelled(root, names, [path.partition("/")[0] for path in inside], classes, bool(fixed))
+    labels = labels_in(names) if labels_in else [path.partition("/")[0] for path in inside]
+    listing = labelled(root, names, labels, classes, bool(fixed))
     return listing._replace(fixed=fixed, split_note=described(folder_of))
 
 

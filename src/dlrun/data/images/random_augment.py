@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dlrun.data.images.colours import GREY
+
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 OPERATIONS = (
     "identity", "brightness", "contrast", "color", "sharpness", "posterize", "solarize", "autocontrast", "equalize",
@@ -76,7 +78,7 @@ def _blended(x: Tensor, other: Tensor, signed: Tensor, space: Space) -> Tensor:
 
 def _grey(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, 1, H, W), with the weights of ITU-R 601 for red, green and blue."""
-    return (x * x.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True) if x.shape[1] == 3 else x
+    return (x * x.new_tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True) if x.shape[1] == 3 else x
 
 
 def _smoothed(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Your own texts: a folder of .txt files for each class, or a CSV of texts and labels."""
+"""Your own texts: a folder of .txt files for each class, or a list (CSV, JSON) of texts and labels."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import numpy as np
 
 from dlrun.data.classes import number_classes
-from dlrun.data.csv_rows import LABELS, TEXTS, Column, columns_of, read_rows
+from dlrun.data.csv_rows import LABELS, TEXTS, Column, columns_of, place, read_rows
+from dlrun.data.json_rows import is_json
 from dlrun.data.texts.corpus import CACHE, Corpus, Text, cached, safe_name
 from dlrun.data.texts.files import below, stamps, text_files
 from dlrun.data.texts.texts import Texts
@@ -136,6 +137,7 @@ def _csv_texts(path: Path, header: bool, text_column: str | None, label_column: 
     """Read ("", class, content) of each row."""
     text = Column("data.text_column", text_column, TEXTS)
     label = Column("data.label_column", label_column, LABELS)
+    header = header or is_json(path)
     if not header and (text_column or label_column):
         raise UserError("data.header=false: the columns have no names\n  expected data.header=true")
     rows = read_rows(path, "surrogateescape")
@@ -145,7 +147,7 @@ def _csv_texts(path: Path, header: bool, text_column: str | None, label_column: 
     if not pairs:
         raise DataError(f"{path} has no texts\n  expected a line of names, such as text,label, and lines of values")
     if line := next((line for line, (_, name) in pairs if not name.strip()), None):
-        raise DataError(f"{path}, line {line}: it has no label\n  expected a label for every text")
+        raise DataError(f"{path}, {place(path, line)}: it has no label\n  expected a label for every text")
     return [("", name.strip(), content.encode("utf-8", "surrogateescape")) for _, (content, name) in pairs]
 
 
