@@ -20,10 +20,11 @@ def one_after_another(x: Tensor, k: int, channels_last: bool = False) -> Tensor:
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether maps (B, C, H, W) have their channels last in memory. Layers of torch keep that, and so do stacked ones:
-    random numbers are drawn in the order of the memory.
+    """Whether maps (B, C, H, W) on a CPU have their channels last in memory. Layers of torch keep that, and so do
+    stacked ones: a CPU draws random numbers in the order of the memory. On CUDA masks are others than those of a job
+    alone in any case.
     """
-    if x.dim() != 4:
+    if x.dim() != 4 or x.device.type != "cpu":
         return False
     _, channels, height, width = x.shape
     return x.stride()[1:] == (1, channels * width, channels) and channels * height * width > 1
