@@ -96,12 +96,13 @@ def test_a_stacked_job_is_near_the_job_alone(name, data, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["batch_norm", "dqn"])
+@pytest.mark.parametrize("name", ["batch_norm", "gan", "dqn"])
 def test_means_over_seeds_are_those_of_jobs_alone(name, data, tmp_path):
     """Of kinds whose single jobs differ after some steps."""
     common, metric, keys = {
         "batch_norm": ([*MLP, "model.norm=batch"], "val/acc", ["trainer.max_steps=150"]),
-        "dqn": (["model=dqn", "data.video_steps=0", "task.eval_episodes=4"], "val/return", ["trainer.max_steps=200"]),
+        "gan": ([*POINTS, "model=gan"], "val/swd", ["trainer.max_steps=100"]),
+        "dqn": (["model=dqn", "data.video_steps=0", "task.eval_episodes=4"], "val/return", ["trainer.max_steps=40"]),
     }[name]
     pairs = both(tmp_path, data, common, [[f"seed={seed}"] for seed in range(8)], *keys, "trainer.log_every=0")
     alone, stacked = ([[row[metric] for row in one[kind] if metric in row][-1] for one in pairs] for kind in (0, 1))
