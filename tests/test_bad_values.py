@@ -41,7 +41,7 @@ FITTING = {  # the fitting option of another group
     "Env": {"data": "cartpole", "model": "ppo"}, "Tokens": {"data": "text_folder", "model": "gru"},
     "Mask": {"data": "shapes", "model": "unet"}, "Table": {"data": "moons", "model": "mlp"},
     "Series": {"data": "eeg", "model": "mlp"}, "Image": {"data": "cifar10", "model": "mlp"},
-    "Function": {"data": "function", "model": "point"},
+    "Function": {"data": "function", "model": "point"}, "Words": {"data": "imdb_word_pairs", "model": "glove"},
 }  # fmt: skip
 LEARNERS = {"anime_faces": "vae", "maze": "q_learning", "counting": "convolution"}  # of data that few models take
 FILES = {  # what the user's data needs besides its folder

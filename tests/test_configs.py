@@ -16,6 +16,7 @@ from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature, spec_names
 from dlrun.errors import ConfigError
 from dlrun.models.cyclegan import Cycle
+from dlrun.models.glove import GloVe
 from dlrun.models.handwritten import HandWritten
 from dlrun.models.operations import Operations
 from dlrun.models.point import Point
@@ -30,6 +31,7 @@ FITTING = {  # options that fit data, or a task, of another kind than images
     "Mask": {"data": "shapes", "model": "unet"},
     "Table": {"data": "moons", "model": "mlp"},
     "Function": {"data": "function", "model": "point"},
+    "Words": {"data": "imdb_word_pairs", "model": "glove"},
 }
 NO_SECTION = ("experiment", "tuned", "tracker")  # files that are not one section with a target
 OPTIONS = [(group, option) for group in GROUPS if group not in NO_SECTION for option in options(group)]
@@ -135,6 +137,7 @@ def data_dir(tmp_path_factory):
 @pytest.mark.parametrize("option", options("experiment"))
 def test_experiment_composes_and_builds(option, data_dir):
     for job in sweep(option):
+        job = ["model.embedding.file=null" if each.startswith("model.embedding.file=") else each for each in job]
         config = composed(f"experiment={option}", f"data_dir={data_dir}", *job)
         check(config)
         data = build(config["data"])
@@ -155,6 +158,7 @@ def test_experiment_composes_and_builds(option, data_dir):
         found = net.eval()(torch.empty(2, *data.spec.shape, device="meta"))
         found = found[0] if isinstance(found, tuple) and isinstance(data.spec, Env) else found  # a policy, with values
         outputs = len(net.position) if isinstance(net, Point) else data.spec.outputs
+        outputs = net.words.embedding_dim if isinstance(net, GloVe) else outputs
         outputs = data.spec.classes if isinstance(net, HandWritten) else outputs  # one for each of two classes
         assert found.shape == (2, outputs, *size)
 

@@ -99,7 +99,9 @@ MODULES = {
     "config.signatures": {"errors", "spec", "types", "config.consent", "config.source"},
     "config.named": {"errors", "types", "config.signatures", "config.values"},
     "config.build": {"errors", "spec", "types", "config.signatures", "config.named", "config.pairing"},
-    "data.envs.envs": GROUND | {"data.base", "config.extras", "data.envs.cartpole", "data.envs.gymnasium_env"},
+    "data.envs.envs": GROUND
+    | {"data.base", "config.extras", "data.envs.breakout", "data.envs.cartpole"}
+    | {"data.envs.frames", "data.envs.gymnasium_env"},
     "data.envs.gymnasium_env": GROUND | {"config.signatures"},
     "tracking.trackers": {"types"},
     "system.distributed": {"errors", "seeds"},

@@ -177,6 +177,8 @@ def with_seeds(arguments: list[str]) -> list[str]:
         return arguments
     typed, single = wanted[-1], [argument for argument in arguments if key_of(argument) == "seed"]
     first = single[-1].partition("=")[2] if single else "0"
+    if wanted[1:]:
+        raise UserError(f"{' '.join(wanted)}: expected one number of seeds")
     count = typed.partition("=")[2]
     if not count.isdecimal() or not 2 <= int(count) <= MOST_SEEDS:
         raise UserError(f"{typed}: expected a number of seeds from 2 to {MOST_SEEDS:,}")

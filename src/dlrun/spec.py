@@ -162,16 +162,20 @@ class Series:
         return f"Series(length={self.length}, features={self.features}, {kind})"
 
 
+ObsShape = tuple[Size] | tuple[Size, Size, Size]
+
+
 @dataclass(frozen=True)
 class Env:
     """An environment to act in.
 
-    obs: shape of an observation of real numbers. actions: number of discrete actions; None if actions are real vectors
-    between low and high. goal: the return from which the environment counts as solved, if any. states: whether
-    observations are one-hot states. If all are None or empty, they are read from the environment.
+    obs: shape of an observation: (features,) of real numbers, or (channels, height, width) of pixels, 0 .. 255.
+    actions: number of discrete actions; None if actions are real vectors between low and high. goal: the return from
+    which the environment counts as solved, if any. states: whether observations are one-hot states. If all are None or
+    empty, they are read from the environment.
     """
 
-    obs: tuple[Size] | None = None
+    obs: ObsShape | None = None
     actions: Size | None = None
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
@@ -187,13 +191,23 @@ class Env:
         return prod(self.shape)
 
     @property
+    def has_pixels(self) -> bool:
+        """Whether observations are images."""
+        return len(self.shape) == 3
+
+    @property
+    def dtype(self) -> Literal["uint8", "float32"]:
+        """The type of an observation's numbers, in NumPy and torch."""
+        return "uint8" if self.has_pixels else "float32"
+
+    @property
     def outputs(self) -> int:
         """Number of a policy's outputs per observation: one logit per action, or one mean per axis."""
         return self.actions or len(self.low)
 
     def __str__(self) -> str:
         kind = f"actions={self.actions}" if self.actions else f"real actions={len(self.low)}"
-        obs = f"states={self.features}" if self.states else f"obs={self.features}"
+        obs = f"states={self.features}" if self.states else f"obs={'x'.join(map(str, self.shape))}"
         return f"Env({obs}, {kind})" if self.obs else "Env(read from the environment)"
 
 
@@ -223,8 +237,24 @@ class Tokens:
         """Return the vocabulary in the order of its ids from 4 on, or () if it is unknown. May read the data."""
         return ()
 
+    @property
+    def is_restored(self) -> bool:
+        """Whether the vocabulary is that of a finished run, whose weights will be loaded into the network."""
+        return False
+
     def __str__(self) -> str:
         return f"Tokens(length={self.length}, vocab={self.vocab}, classes={self.classes})"
+
+
+@dataclass(frozen=True)
+class Words(Tokens):
+    """The words of a vocabulary, each with how often it occurs beside each other one; new inputs are texts of them.
+
+    length: tokens that are kept of a text. vocab: ids as in Tokens, of which those from 4 on are words.
+    """
+
+    def __str__(self) -> str:
+        return f"Words(vocab={self.vocab})"
 
 
 @dataclass(frozen=True)
@@ -292,7 +322,7 @@ class Function:
 
 
 Labelled = Image | Table | Columns | Series | Tokens | Mask  # may have classes
-SampleSpec = Labelled | Function
+SampleSpec = Labelled | Function | Words
 Spec = SampleSpec | Env
 
 

@@ -83,10 +83,16 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]  # NumPy's range
 Name = Annotated[str, Filled()]
 Keep = Annotated[str, BestOf()]
 Positive = Annotated[float, Range(0, open_low=True)]
+Entry = Annotated[float, Range(-1e6, 1e6)]  # of a kernel, whose products stay finite
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1, open_low=True)]  # more than nothing
+Factor = Annotated[float, Range(1e-6, 1e6)]  # of what is scaled and must not vanish
 Fraction = Annotated[float, Range(0, 1)]
 Probability = Annotated[float, Range(0, 1, open_high=True)]  # dropout, momentum, decay: 1 would leave nothing
+
+Pixels = Annotated[int, Range(8, 512)]  # of a side of an image that is made small
+FrameStack = Annotated[int, Range(1, 32)]  # observations in one
+Convolution = tuple[Size, Few, Few]  # channels, kernel, stride
 
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu"]
 Norm = Literal["none", "batch", "layer", "instance", "group"]

@@ -77,6 +77,7 @@ def test_a_run_shows_the_numbers(tmp_path):
             ["model=convolution", "model.kernel=[[1,2],[3]]"],
             r"model.kernel=\[\[1, 2\], \[3\]\]: expected rows of equally",
         ),
+        (["model=convolution", "model.kernel=[[1,1e30]]"], "each a number of at most 1,000,000"),
         (
             ["model=convolution", "model.dilation=3"],
             "with model.dilation=3 reaches over 7 pixels, and the images have 5",

@@ -11,7 +11,7 @@ from test_rnn import KEYS, SHORT, SPEC, VECTORS
 from toys import CPU, composed, learn, make_task, seeded
 
 from dlrun.config.build import build
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError
 from dlrun.models.embedding import Embed
 from dlrun.models.rnn import recurrent
 from dlrun.models.vectors import read_vectors, write_neighbours, write_similarity, write_vectors
@@ -77,9 +77,15 @@ def test_the_header_of_word2vec_files_is_skipped(tmp_path):
     assert read_vectors(tmp_path / "v.txt", ("the",), 3)[0].tolist() == [[1, 2, 3]]
 
 
-def test_frozen_random_vectors_are_refused():
-    with pytest.raises(UserError, match="leaves random vectors as they are: expected a file of vectors, or"):
-        make(train=False)
+def test_a_missing_file_names_the_commands_that_make_one(tmp_path):
+    with pytest.raises(DataError, match="dl-run experiment=imdb_glove_vectors makes one of the IMDB reviews"):
+        read_vectors(tmp_path / "vectors.txt", ("the",), 4)
+
+
+def test_random_vectors_may_stay_as_they_are():
+    net = make(train=False)
+    assert not net.embedding.weight.requires_grad
+    assert net.description == "; random word vectors, which stay as they are (model.embedding.train=false)"
 
 
 def test_a_run_uses_the_vectors_of_its_words(tmp_path):
@@ -143,7 +149,7 @@ def run_keys(root):
 
 
 def test_a_run_writes_its_vectors_and_neighbours(first):
-    root, _ = first
+    root, config = first
     best = load(root / "first" / "checkpoints" / "best.ckpt")
     words = best["data"]["words"]
     vectors, count = read_vectors(root / "first" / "vectors.txt", words, 8)
@@ -155,6 +161,14 @@ def test_a_run_writes_its_vectors_and_neighbours(first):
     nearest = cosines.argsort(descending=True)[1].item()
     assert rows[0]["neighbour"] == words[nearest]
     assert float(rows[0]["cosine"]) == pytest.approx(cosines[nearest].item(), abs=1e-4)
+    data = build(config["data"])
+    data.restore(best["data"], CPU)
+    net = build(config["model"])(data.spec)  # as one that is loaded from its checkpoint
+    net.load_state_dict(best["state_dict"])
+    again = net.report().files
+    assert again == {
+        name: (root / "first" / name).read_text() for name in ("vectors.txt", "neighbours.csv", "similarity.csv")
+    }
 
 
 def test_a_run_can_start_from_the_vectors_of_another(first, tmp_path):

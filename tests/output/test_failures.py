@@ -1,5 +1,6 @@
 """Failures of the machine: a full disk, a folder that is removed, no memory, no terminal."""
 
+import errno
 import json
 import os
 import resource
@@ -78,11 +79,25 @@ def test_a_run_continues_without_standard_output(broken, config, tmp_path, monke
         terminal.close()
 
 
+def test_too_little_memory_for_a_checkpoint_is_reported(config, tmp_path, monkeypatch):
+    """torch hides the cause: it completes its zip after the write that failed."""
+
+    def fails(*arguments):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 470")
+
+    monkeypatch.setattr("dlrun.output.checkpoint.torch.save", fails)
+    with pytest.raises(UserError, match="^out of memory: a checkpoint does not fit into memory\n"):
+        Session(*config()).start(tmp_path, resumed=False)
+
+
 @pytest.mark.parametrize(
     "error, message",
     [
         (MemoryError("Unable to allocate 7.28 TiB for an array"), "cannot allocate 7.28 TiB more"),
         (RuntimeError("can't allocate memory: you tried to allocate 25600000000 bytes."), "cannot allocate 23.8 GiB"),
+        (RuntimeError("can't allocate memory: you tried to allocate 46000000 bytes."), "cannot allocate 43.9 MiB"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), ".*Cannot allocate memory"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "cannot allocate 2.00 GiB more"),
     ],
 )

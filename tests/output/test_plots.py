@@ -213,3 +213,16 @@ def test_true_and_false_positive_rates_equal_scikit_learns():
     assert np.allclose(false, wanted[0]) and np.allclose(true, wanted[1])
     assert (np.diff(false) * (true[1:] + true[:-1]) / 2).sum() == pytest.approx(roc_auc_score(y, p))
     assert (np.diff(true) * precision[1:]).sum() == pytest.approx(average_precision_score(y, p))
+
+
+def test_the_boundary_of_scores_has_no_scale_of_probabilities_and_an_empty_one_says_so():
+    x, y = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32), np.arange(20) % 2
+    spec = Table(features=2, classes=2)
+    steps = lambda points: np.stack((points[:, 0] < 0, points[:, 0] >= 0), 1).astype(np.float32)  # noqa: E731
+    flat = lambda points: np.full((len(points), 2), 0.5, np.float32)  # noqa: E731
+    scores = predictions.decision_boundary((x, y), steps, spec, ["a", "b"], has_probabilities=False)
+    assert len(scores.axes) == 1 and set(np.unique(scores.axes[0].images[0].get_array())) == {0, 1}
+    drawn = predictions.decision_boundary((x, y), steps, spec, ["a", "b"])
+    assert drawn.axes[1].get_ylabel() == "probability of b" and drawn.axes[0].get_title() == ""
+    title = predictions.decision_boundary((x, y), flat, spec, ["a", "b"]).axes[0].get_title()
+    assert title == "0.500 everywhere: the network tells no point from another"

@@ -50,6 +50,14 @@ def test_an_ensemble_is_evaluated_like_a_run(tmp_path):
         ensemble([folders["vae"], ours[0]], "test", None, False)
 
 
+def test_folds_are_averaged_where_they_have_the_same_samples(tmp_path):
+    small = ["data=digits", "model.hidden=[4]", "data.folds=3"]
+    folds = [trained(tmp_path / str(k), [*small, f"data.fold={k}"]) for k in range(2)]
+    assert json.loads(ensemble(folds, "test", None, True)[0])["metrics"].keys() >= {"loss", "acc"}
+    with pytest.raises(UserError, match="1: its val split has other samples than that of .*0\n.*the test split"):
+        ensemble(folds, "val", None, False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["pt2", "onnx"])
 def test_the_mean_prediction_as_one_graph(form, tmp_path):

@@ -13,6 +13,7 @@ from dlrun.models.recurrence import gates
 from dlrun.runs.cli import main
 from dlrun.spec import Image
 from dlrun.tasks.explain import grad_cam, kept_outputs, kernels_of, of_image, strongest
+from dlrun.train.finished import FinishedRun
 
 
 @pytest.fixture
@@ -107,10 +108,29 @@ def test_a_text_is_explained_for_a_recurrent_network(explain, tmp_path):
     words = [o.format(data=tmp_path) for o in FAMILIES["texts"]]
     run = untrained(tmp_path / "run", words)
     code, lines, err = explain(run, "a good film", "a bad film")
-    assert (code, err) == (0, "") and drawn(lines) == ["text_gates.png", "text_2_gates.png"]
+    assert (code, err) == (0, "") and drawn(lines) == ["a_good_film_gates.png", "a_bad_film_gates.png"]
+    for k in range(2):  # the same text keeps its name, others get their own
+        (tmp_path / "mine.txt").write_text("a weak film")
+        code, lines, err = explain(run, *(["A good   film?", "a good film", "..."] if k else ["mine.txt"]))
+        names = ["A_good_film_gates.png", "a_good_film_2_gates.png"] if k else ["mine_gates.png"]
+        assert code == 0 and drawn(lines)[:2] == names
     other = untrained(tmp_path / "other", [*words, "model=bag_of_words"])
     code, lines, err = explain(other, "a good film")
     assert code == 2 and "nothing to draw of a good film: the run is of model=bag_of_words on data=" in err
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_the_figure_of_a_text_names_its_words_and_shows_them_whole(tmp_path, kind):
+    """Of a run that is loaded from its folder alone."""
+    write_texts(tmp_path)
+    words = [o.format(data=tmp_path) for o in FAMILIES["texts"]]
+    run = FinishedRun(untrained(tmp_path / "run", [*words, f"model={kind}", "data.length=8"]))
+    figures = run.task.explain(run.data.encode(["a good lovely film zzz"]))
+    figure = figures["gates"]()
+    figure.canvas.draw()
+    labels = figure.axes[-1].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["(start)", "a", "good", "lovely", "film", "?"]
+    assert min(label.get_window_extent().y0 for label in labels) >= 0, "they are cut off"
 
 
 def test_only_the_run_is_required(explain):

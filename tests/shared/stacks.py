@@ -32,6 +32,7 @@ UNET = ["model=unet", "model.width=2", "model.depth=2", "data.batch_size=16", "t
 CARTS = ["data=cartpole", "data.num_envs=4", "data.epoch_frames=256", "data.time_limit=20", "data.video_steps=0"]
 CARTS += ["trainer.epochs=3", "task.num_steps=16", "task.eval_episodes=3", "model.hidden=[16]"]
 PENDULA = ["data=gym", "data.id=Pendulum-v1", *CARTS[1:], "task.update_epochs=2", "task.kl_coef=0.1"]
+GAMES = [*CARTS, "data=breakout", "data.time_limit=9", "model.convolutions=[[4,3,2]]"]
 OTHERS = {
     "autoencoder": [*IMAGES, "model=autoencoder", "model.hidden=[16]", "model.dropout=0.2", "task.noise=0.3"],
     "vae": [*IMAGES, "model=vae", "model.hidden=[16]", "task.num_samples=4"],
@@ -44,6 +45,8 @@ OTHERS = {
     "a2c": [*CARTS, "model=a2c", "task.normalise_advantage=true"],
     "dqn": [*CARTS, "model=dqn", "task.gradient_steps=4", "task.learning_starts=100", "task.double=true"],
     "continuous": [*PENDULA, "model=ppo", "task=ppo", "task.minibatch=32", "model.normalise=true"],
+    "pixels": [*GAMES, "model=dqn", "task=dqn", "task.gradient_steps=4", "task.learning_starts=100"],
+    "pixels_ppo": [*GAMES, "model=ppo", "task=ppo", "task.minibatch=32", "task.update_epochs=2"],
     "normalised": [*CARTS, "model=dqn", "task=dqn", "task.learning_starts=100", "model.normalise=true"],
     "segment": ["data=shapes", "data.source.samples=40", "data.spec.shape=[3,32,32]", *UNET],
 }
@@ -104,8 +107,8 @@ def together(
             return fit(stack, signals)
     except Killed:
         return False
-    except UserError:
-        stack.abandon()
+    except UserError as error:
+        stack.abandon(error)
         raise
     finally:
         stack.means.__class__.add = add

@@ -89,7 +89,8 @@ def test_jobs_finish_fail_or_are_refused_independently(own):
 
     best = next(line for line in out.splitlines() if line.startswith("  dl-run "))
     assert best.endswith(" --config-dir=mine"), "what it says starts that job"
-    assert "sweep of 6 jobs in " in out and err.count("dl-run: seed=-1: expected an integer >= 0") == 2
+    assert "sweep of 6 jobs in " in out and err.count("dl-run: seed=-1: expected an integer >= 0") == 1
+    assert "job 5 refused (exit code 2), as job 2" in out
     assert "job 2 refused (exit code 2)" in out and "job 3 diverged (exit code 1)" in out
     grid, means = table_of(out).split("\n\n")[:2]
     assert grid.splitlines()[0].split()[0] == "job" and len(grid.splitlines()) == 8
@@ -108,15 +109,30 @@ def test_jobs_finish_fail_or_are_refused_independently(own):
 @pytest.mark.thorough
 def test_an_experiment_can_sweep_by_itself_and_two_at_once(own):
     """Its params are the grid, and the command line wins; jobs do not sweep again; each sweep has its folder."""
-    both = [start(own, "--config-dir=mine", "experiment=grid", "seed=7", "data.batch_size=0") for _ in range(2)]
+    both = [start(own, "--config-dir=mine", "experiment=grid", "seed=7", "trainer.monitor=val/no") for _ in range(2)]
     for process in both:
         out, err = process.communicate(timeout=400)
-        assert process.returncode == 1
-        assert "sweep of 2 jobs in " in out and err.count("data.batch_size=0: expected an integer >= 1") == 2
-        assert "\nall jobs with experiment=grid seed=7 data.batch_size=0\n\njob   " in out
+        assert process.returncode == 2, "every job was refused"
+        assert "sweep of 2 jobs in " in out and err.count("trainer.monitor=val/no is not measured here") == 1
+        assert "\nall jobs with experiment=grid seed=7 trainer.monitor=val/no\n\njob   " in out
         assert "\n0  optimizer.lr=0.1   " in table_of(out) and table_of(out).count("  refused\n") == 2
         assert "Traceback" not in err
     assert len(list((own / "outputs").glob("*/*_sweep*"))) == 2
+
+
+def test_a_config_that_all_jobs_refuse_is_refused_once(own, dl_run):
+    """Before a folder is made. A value that only some of the jobs refuse is theirs alone."""
+    small = ["-m", "data=moons", "model=linear", "trainer.epochs=1"]
+    assert dl_run(*small, "seed=0,1", "data.batch_size=0") == (
+        2,
+        "",
+        "dl-run: data.batch_size=0: expected an integer >= 1\n",
+    )
+    code, _, err = dl_run(*small, "seed=0,1", "model=mynets.none", "optimizer.lr=0.1,0.2")
+    assert code == 2 and err.count("dl-run: ") == 1
+    assert not list(own.glob("outputs/*/*_sweep"))
+    code, out, err = dl_run(*small, "optimizer.lr=-1,0.1")
+    assert code == 1 and err.count("optimizer.lr=-1: expected a number > 0") == 1 and "job 1 finished" in out
 
 
 JOB = """
@@ -322,7 +338,7 @@ def test_the_table_fits_into_a_terminal():
     jobs = [Job(i, ["model=mlp", f"seed={i}"], "finished") for i in range(2)]
     for job in jobs:
         job.values = {"val/acc": 0.5, "test/loss": 1.0, "test/acc": 0.25, "test/top5": 0.75}
-    heads = lambda width: report(jobs, width).splitlines()[2].split()  # noqa: E731
+    heads = lambda width: report(jobs, width).partition("\n\n")[2].splitlines()[0].split()  # noqa: E731
     assert heads(10_000) == ["job", "val/acc", "test/acc", "test/loss", "test/top5", "seconds", "status"]
     assert heads(80) == ["job", "val/acc", "test/acc", "seconds", "status"], "of the test part the goal stays"
     assert heads(10) == ["job", "val/acc", "seconds", "status"]

@@ -47,6 +47,19 @@ class Page(HTMLParser):
             self.data += text
 
 
+def test_tables_fit_a_terminal():
+    """The overrides are folded where leaving out columns is not enough; no word of them is lost."""
+    own = [f"optimizer.lr=0.00{n}123456 schedule=cosine_with_a_long_name task.label_smoothing=0.{n}" for n in range(2)]
+    common = ["data=digits", "output_dir=/tmp/a/long/path/for/all/of/them", "model.hidden=[16,16]"]
+    jobs = [Job(n, [*common, *own[n // 2].split(), f"seed={n % 2}"], "finished", 0, 1.5) for n in range(4)]
+    for job in jobs:
+        job.values = {"val/acc": 0.5, "test/acc": 0.4, "test/loss": 1.0}
+    text = report(jobs, 80)
+    assert max(map(len, text.splitlines())) < 80 <= max(map(len, report(jobs).splitlines()))
+    assert text.startswith("all jobs with data=digits output_dir=/tmp/a/long/path/for/all/of/them\n  model.hidden=")
+    assert sorted(re.findall(r"\w[\w.]*=[\w.]+", text)) == sorted(re.findall(r"\w[\w.]*=[\w.]+", report(jobs)))
+
+
 def test_the_page_is_complete_and_loads_nothing(tmp_path):
     odd = "data.labels=[</script><script>alert(1)</script>]"
     jobs = [

@@ -18,7 +18,7 @@ from dlrun.data.readers.tables import linear
 from dlrun.errors import UserError
 from dlrun.models.recurrence import lstm_step
 from dlrun.output.figures import render
-from dlrun.output.surfaces import curve, surface
+from dlrun.output.surfaces import _reach, contours, curve, surface
 from dlrun.system.distributed import Distributed
 from dlrun.tasks.minimise import central_differences
 
@@ -244,3 +244,25 @@ def test_the_data_of_a_function_is_recognised_on_resuming():
     data.load(CPU)
     other = build(section("data", "function") | {"source": section("data", "function")["source"] | {"name": "bowl"}})
     assert data.digest() == other.digest() and data.sums() != other.sums()
+
+
+def test_a_kink_is_named_and_no_error_of_the_gradient(tmp_path):
+    """Autograd has one of the slopes there, differences their mean."""
+    keys = ["data.source.name=hinge", "model.starts=[[1],[0]]", "task.method=none", "data.steps=1"]
+    test = finished(tmp_path, *keys)
+    assert [point.get("kinks") for point in test["points"]] == [["h"], None] and test["gradient_error"] < 1e-9
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["table"] == [["h", "f", "f'"], ["1", "0", "kink"], ["0", "1", "-1"]]
+    assert summary["goal"] is None, "a drawing is not better than another one"
+    assert "h  f    f'\n----------\n1  0  kink\n0  1    -1\n" in (tmp_path / "run.log").read_text()
+
+
+def test_the_points_of_a_path_are_within_the_drawing():
+    function = named(name="bowl")
+    paths = np.array([[[0.0, 0.0]], [[1.0, 7.0]], [[0.0, 1e9]], [[-6.0, float("nan")]]])
+    low, high = _reach(function, paths)
+    assert low == [pytest.approx(-6.5), -5] and high == [5, 15], "at most by the range's own width"
+    assert render(lambda: contours(function, paths[:2])).std() > 10
+    alone = contours(named(name="lstm_cell"), np.array([[[1.0, 1.0], [0.0, 1.0]]]))
+    assert [text.get_text() for text in alone.axes[0].texts] == ["1.5", "1"]
+    assert not alone.axes[0].get_legend() and alone.legends, "it lies beside the points"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dlrun.errors import UserError
 from dlrun.runs.model_files import Graph
-from dlrun.spec import Image, Mask, Table, Tokens
+from dlrun.spec import Env, Image, Mask, Table, Tokens
 from dlrun.train.finished import FinishedRun
 
 
@@ -26,6 +26,8 @@ def guarded(run: FinishedRun) -> nn.Module:
     net, spec = deepcopy(run.task.evaluated()).eval(), run.data.spec
     if run.task.accepts == ("latent",):
         expected = _codes(run)
+    elif isinstance(spec, Env) and spec.has_pixels:
+        expected = Expected(spec.shape, "uint8")
     else:
         has_ids = isinstance(spec, Tokens)
         expected = Expected(tuple(spec.shape), "ids" if has_ids else "float", has_ids)
@@ -38,7 +40,7 @@ def full(run: FinishedRun) -> nn.Module:
     graph, spec, way = Graph(run, run.task.accepts[0]).eval(), run.data.spec, run.task.accepts[0]
     if way == "latent":
         expected = _codes(run)
-    elif isinstance(spec, Image | Mask):
+    elif isinstance(spec, Image | Mask) or isinstance(spec, Env) and spec.has_pixels:
         expected = Expected(tuple(getattr(run.data, "stored", spec.shape)), "uint8")
     elif isinstance(spec, Tokens):
         expected = Expected(tuple(spec.shape), "ids", True)

@@ -93,18 +93,24 @@ def imported(module: str) -> ModuleType:
         ) from error
 
 
+def _taking(kinds: list[str]) -> list[tuple[str, object]]:
+    """The models that accept one of these kinds of specs, each with the annotation of what it takes."""
+    options = [(name, takes_spec(node)) for name, node in group_options("model")]
+    return [(name, takes) for name, takes in options if any(accepts(takes, kind) for kind in kinds)]
+
+
 def _from_spec(make: Callable, node: dict, spec: Spec) -> object:
     """Build a network from the spec of the data. Raises PairingError if it needs labels and the data has none."""
+    kinds = [kind.__name__ for kind in type(spec).__mro__]
     if not spec.outputs and not accepts(takes_spec(node), UNLABELLED):
-        fitting = [name for name, other in group_options("model") if accepts(takes_spec(other), UNLABELLED)]
+        fitting = [name for name, takes in _taking(kinds) if accepts(takes, UNLABELLED)]
         raise PairingError(
             f"the data gives {spec}, and {node['_target_'].rpartition('.')[2]} needs labels\n"
             + listed("  models without labels: ", fitting, 25, columns(sys.stderr, 10_000))
             + f"\n  {LABELS}"
         )
-    kinds = [kind.__name__ for kind in type(spec).__mro__]
     if not any(accepts(takes_spec(node), kind) for kind in kinds):  # the kind may be known only after reading
-        fitting = [name for name, other in group_options("model") if any(accepts(takes_spec(other), k) for k in kinds)]
+        fitting = [name for name, _ in _taking(kinds)]
         raise PairingError(
             f"the data gives {spec}, from which {node['_target_'].rpartition('.')[2]} cannot learn\n"
             + listed("  models for it: ", fitting, 18, columns(sys.stderr, 10_000))

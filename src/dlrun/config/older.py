@@ -38,10 +38,13 @@ PLAIN_HEAD: dict[str, object] = {"pool": "mean", "head": [], "head_dropout": 0.5
 # keys that configs of older runs lack, with the value that keeps their results
 ADDED: dict[str, dict[str, object]] = {
     "dlrun.data.table.table_file.TableFile": {"positive": None},
+    "dlrun.data.envs.envs.Envs": {"frame_stack": 1, "pixels": None},
     "dlrun.data.images.folder.ImageFolder": {"label_pattern": None},
     "dlrun.data.texts.texts.Texts": {"stratify": False},
     "dlrun.data.texts.folder.TextFolder": {"stratify": False},
     "dlrun.models.densenet.densenet": PLAIN_HEAD,
+    "dlrun.models.policy.policy": {"convolutions": []},
+    "dlrun.models.policy.q_net": {"convolutions": []},
     "dlrun.models.resnet.resnet": PLAIN_HEAD,
     "dlrun.models.vgg.vgg_imagenet": {"pool": "grid"},
     "dlrun.tracking.trackers.Trackio": {"artifacts": False, "wait_seconds": 2},

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dlrun.errors import UserError
 from dlrun.models.vectors import read_vectors, write_neighbours, write_similarity, write_vectors
 from dlrun.output.report import Report
 from dlrun.spec import Tokens
@@ -69,11 +68,8 @@ def make_embedding(spec: Tokens, embed: Embed, init: str) -> Embedding:
     if init == "keras":
         nn.init.uniform_(table.weight, -0.05, 0.05)
     if embed.file is None and not embed.train:
-        raise UserError(
-            "model.embedding.train=false without model.embedding.file leaves random vectors as they are: "
-            "expected a file of vectors, or model.embedding.train=true"
-        )
-    if embed.file is not None and (words := spec.words()):  # without words, the weights will come from a checkpoint
+        table.description = "; random word vectors, which stay as they are (model.embedding.train=false)"
+    if embed.file is not None and not spec.is_restored and (words := spec.words()):
         path = Path(os.path.expanduser(embed.file))
         vectors, num_vectors = read_vectors(path, words, embed.size)
         with torch.no_grad():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlrun.errors import UserError
 from dlrun.spec import Image, Unlabelled
-from dlrun.types import Few, Index
+from dlrun.types import Entry, Few, Index
 
 Operation = Callable[[Tensor], Tensor]  # (B, C, H, W) -> (B, C', H', W')
 
@@ -107,7 +107,7 @@ def operations(
 
 
 def convolution(
-    spec: Image | Unlabelled, *, kernel: list[list[float]], stride: Few, padding: Index, dilation: Few
+    spec: Image | Unlabelled, *, kernel: list[list[Entry]], stride: Few, padding: Index, dilation: Few
 ) -> Operations:
     """A convolution of each channel with a kernel, and operations that follow from it.
 

@@ -1,23 +1,22 @@
-"""Policies, value functions and tables of values, for observations that are vectors.
+"""Policies, value functions and tables of values, for observations that are vectors or images.
 
-Source: the book, chapter 14 (dense nets with ReLU); orthogonal initialisation with gain sqrt(2), 0.01 for the policy
-and 1 for the value (Huang et al. 2022, details 2 and 15). Dueling networks: Wang et al. 2016, equation 9, which
-subtracts the mean of the advantages; the book, section 14.4.6, prints Q = V + A.
+Source: the book, chapter 14 (dense nets with ReLU); convolutions before them: Mnih et al. 2015; orthogonal
+initialisation with gain sqrt(2), 0.01 for the policy and 1 for the value (Huang et al. 2022, details 2 and 15). Dueling
+networks: Wang et al. 2016, equation 9, which subtracts the mean of the advantages; the book, section 14.4.6, prints
+Q = V + A.
 """
 
-from math import log, pi, sqrt
+from math import log, pi
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
-from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
+from dlrun.models.trunk import trunk, trunk_width
 from dlrun.spec import Env
-from dlrun.types import Activation, Size
-
-PolicyInit = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]
+from dlrun.types import Activation, Convolution, Init, Size
 
 
 class Normaliser(nn.Module):
@@ -27,15 +26,16 @@ class Normaliser(nn.Module):
     var: Tensor
     count: Tensor
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("var", torch.ones(features))
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("var", torch.ones(shape))
         self.register_buffer("count", torch.zeros(()))
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Add observations (B, features) to the statistics."""
+        """Add observations (B, ...) to the statistics."""
+        x = x.float()
         total, delta = self.count + len(x), x.mean(0) - self.mean
         squares = (
             self.var * self.count + x.var(0, unbiased=False) * len(x) + delta.square() * self.count * len(x) / total
@@ -46,6 +46,20 @@ class Normaliser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x - self.mean) * (self.var + 1e-8).rsqrt()).clamp(-10, 10)
+
+
+class Pixels(nn.Module):
+    """Pixels in 0 .. 255 as numbers in [0, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 255
+
+
+def input_layer(spec: Env, normalise: bool) -> nn.Module | None:
+    """The layer before the trunk: a normaliser; without one images are scaled, and vectors are taken as they are."""
+    if normalise:
+        return Normaliser(spec.shape)
+    return Pixels() if spec.has_pixels else None
 
 
 class Policy(nn.Module):
@@ -113,22 +127,22 @@ class Policy(nn.Module):
 def policy(
     spec: Env,
     *,
+    convolutions: list[Convolution],
     hidden: list[Size],
     activation: Activation,
     shared: bool,
-    init: PolicyInit,
+    init: Init,
     normalise: bool,
 ) -> Policy:
-    """A policy and a value function: (B, features) -> (B, outputs), (B,).
+    """A policy and a value function: (B, features) or (B, C, H, W) -> (B, outputs), (B,).
 
-    hidden: widths of the trunk. shared: one trunk for both, or one each. normalise: normalise observations by running
-    statistics.
+    convolutions: of the trunk, for images. hidden: widths of its dense layers. shared: one trunk for both, or one each.
+    normalise: normalise observations by running statistics.
     """
-    width = hidden[-1] if hidden else spec.features
-    trunks = [dense(spec.features, hidden, activation, init) for _ in range(1 if shared else 2)]
-    net = Policy(
-        spec, trunks[0], None if shared else trunks[1], width, Normaliser(spec.features) if normalise else nn.Identity()
-    )
+    width = trunk_width(spec, convolutions, hidden)
+    trunks = [trunk(spec, convolutions, hidden, activation, init) for _ in range(1 if shared else 2)]
+    norm = input_layer(spec, normalise) or nn.Identity()
+    net = Policy(spec, trunks[0], None if shared else trunks[1], width, norm)
     for head, gain in ((net.actor, 0.01), (net.critic, 1.0)):
         initialise(head, init)
         if init == "orthogonal":
@@ -163,21 +177,23 @@ class QNetwork(nn.Sequential):
 def q_net(
     spec: Env,
     *,
+    convolutions: list[Convolution],
     hidden: list[Size],
     activation: Activation,
     dueling: Literal["mean", "plain"] | None,
-    init: PolicyInit,
+    init: Init,
     normalise: bool,
 ) -> QNetwork:
-    """A network of action values: (B, features) -> (B, actions).
+    """A network of action values: (B, features) or (B, C, H, W) -> (B, actions).
 
-    dueling: compute them from a state value and advantages, whose mean is subtracted (mean) or not (plain). normalise:
-    normalise observations by running statistics.
+    convolutions: before the dense layers, for images. dueling: compute the values from a state value and advantages,
+    whose mean is subtracted (mean) or not (plain). normalise: normalise observations by running statistics.
     """
-    width = hidden[-1] if hidden else spec.features
+    width = trunk_width(spec, convolutions, hidden)
     head = Dueling(width, spec.outputs, dueling) if dueling else nn.Linear(width, spec.outputs)
-    norm = [Normaliser(spec.features)] if normalise else []
-    return QNetwork(*norm, dense(spec.features, hidden, activation, init), initialise(head, init))
+    first = input_layer(spec, normalise)
+    layers = trunk(spec, convolutions, hidden, activation, init)
+    return QNetwork(*([first] if first else []), layers, initialise(head, init))
 
 
 class ValueTable(nn.Linear):
@@ -195,15 +211,3 @@ def table(spec: Env, *, values: Literal["actions", "states"]) -> ValueTable:
     net = ValueTable(spec.features, spec.actions if values == "actions" else 1, bias=False)
     nn.init.zeros_(net.weight)
     return net
-
-
-def dense(features: int, hidden: list[int], activation: str, init: str) -> nn.Sequential:
-    """Dense layers, each followed by an activation. init=orthogonal uses gain sqrt(2)."""
-    layers: list[nn.Module] = []
-    for width in hidden:
-        layer = initialise(nn.Linear(features, width), init)
-        if init == "orthogonal":
-            nn.init.orthogonal_(layer.weight, sqrt(2))
-        layers += [layer, activation_layer(activation)]
-        features = width
-    return nn.Sequential(*layers)

@@ -6,10 +6,10 @@ from dlrun.spec import Function
 
 
 class Product(nn.Module):
-    """Multiplies each row [1, n] with itself as a column [n, 1]: (B, n) -> (B, 1)."""
+    """Multiplies matrices: [1, n] with [n, 1] -> [1, 1]. Without a column, each of several rows is its own."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return (x[:, None] @ x[:, :, None]).squeeze(2)
+    def forward(self, row: Tensor, column: Tensor | None = None) -> Tensor:
+        return row @ column if column is not None else (row[:, None] @ row[:, :, None]).squeeze(2)
 
 
 def product(spec: Function) -> Product:

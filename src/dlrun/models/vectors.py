@@ -16,6 +16,7 @@ from dlrun.errors import DataError, counted
 from dlrun.paths import open_plain
 
 NEAREST = 10  # number of neighbours per word in a table
+MAKE = "dl-run experiment=imdb_glove_vectors makes one of the IMDB reviews, model=glove data=word_pairs of other texts"
 
 
 def read_vectors(path: Path, words: Iterable[str], size: int) -> tuple[Tensor, int]:
@@ -45,7 +46,7 @@ def read_vectors(path: Path, words: Iterable[str], size: int) -> tuple[Tensor, i
     except OSError as error:
         raise DataError(
             f"model.embedding.file={path}: {error.strerror}\n"
-            "  expected a text file with a word and its numbers per line"
+            f"  expected a text file with a word and its numbers per line\n  {MAKE}"
         ) from None
     if rows and not seen:
         raise DataError(f"model.embedding.file={path} has none of the {len(rows):,} words: expected the same language")
@@ -107,13 +108,23 @@ def write_neighbours(wanted: list[str], words: tuple[str, ...], vectors: Tensor)
 
 def write_similarity(pairs: list[tuple[str, str]], words: tuple[str, ...], vectors: Tensor) -> str:
     """Format a CSV of the cosine similarity a.b / (|a| |b|) of pairs of words (the book, section 11.1)."""
-    rows = {word: i for i, word in enumerate(words)}
     out = StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(("word", "other", "cosine"))
-    for a, b in pairs:
-        if gone := [word for word in (a, b) if word not in rows]:
-            table.writerow((a, b, f"({', '.join(gone)} not in the vocabulary)"))
-            continue
-        table.writerow((a, b, f"{F.cosine_similarity(vectors[rows[a]], vectors[rows[b]], 0).item():.4f}"))
+    for (a, b), cosine in zip(pairs, _cosines(pairs, words, vectors), strict=True):
+        gone = [word for word in (a, b) if word not in words]
+        table.writerow((a, b, f"({', '.join(gone)} not in the vocabulary)" if cosine is None else f"{cosine:.4f}"))
     return out.getvalue()
+
+
+def similarities(pairs: list[tuple[str, str]], words: tuple[str, ...], vectors: Tensor) -> dict[str, float | None]:
+    """The same by "word, other", None for a pair with an unknown word."""
+    return {f"{a}, {b}": cosine for (a, b), cosine in zip(pairs, _cosines(pairs, words, vectors), strict=True)}
+
+
+def _cosines(pairs: list[tuple[str, str]], words: tuple[str, ...], vectors: Tensor) -> list[float | None]:
+    rows = {word: i for i, word in enumerate(words)}
+    return [
+        F.cosine_similarity(vectors[rows[a]], vectors[rows[b]], 0).item() if a in rows and b in rows else None
+        for a, b in pairs
+    ]

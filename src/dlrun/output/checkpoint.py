@@ -35,8 +35,7 @@ def save(path: Path, state: dict) -> None:
 
     Raises UserError if the file cannot be written.
     """
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "version": dlrun.__version__, **state}, buffer)
+    buffer = packed({"format": FORMAT, "version": dlrun.__version__, **state})
     with buffer.getbuffer() as content:  # Python 3.13 warns if the buffer is freed before its view is released
         content[-2:] = struct.pack("<H", HASH)  # the length of the zip's comment
         digest = hashlib.sha256(content).hexdigest().encode()
@@ -57,6 +56,19 @@ def save(path: Path, state: dict) -> None:
                 f"  expected {len(content) / 2**20:.1f} MB of free space in a writable folder\n"
                 f"  {recovery_hint(path.parent.parent, MAKE_ROOM)}"
             ) from None
+
+
+def packed(state: dict) -> io.BytesIO:
+    """The file of a checkpoint, in memory. Raises MemoryError if there is too little for it."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(state, buffer)
+    except RuntimeError as error:
+        if not isinstance(error.__context__, MemoryError) and "unexpected pos" not in str(error):
+            raise
+        # torch completes its zip after a write that failed, and this second error hides the first
+        raise MemoryError("a checkpoint does not fit into memory") from error
+    return buffer
 
 
 def recovery_hint(folder: Path, first: str = "") -> str:

@@ -13,6 +13,11 @@ from dlrun.output.checkpoint import MAKE_ROOM, recovery_hint
 
 UNWRITABLE = {getattr(errno, n) for n in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "EFBIG", "ESTALE")}
 
+NO_MEMORY = (  # in the messages of RuntimeErrors
+    "can't allocate memory", "not enough memory", "out of memory", "size calculation overflowed", "bad_alloc",
+    "can't start new thread",
+)  # fmt: skip
+
 
 class OutOfMemory(UserError):
     """A run needs more memory than there is."""
@@ -36,18 +41,24 @@ def writing_to(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def in_words(size: int) -> str:
+    """A number of bytes, in GiB or MiB."""
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**29 else f"{size / 2**20:,.1f} MiB"
+
+
 @contextmanager
 def within_memory() -> Iterator[None]:
     """Turn an out-of-memory error, which torch raises as several types, into a UserError."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         message = str(error)
-        words = ("can't allocate memory", "not enough memory", "out of memory", "size calculation overflowed")
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(w in message for w in words):
+        is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        is_known |= isinstance(error, OSError) and error.errno == errno.ENOMEM
+        if not is_known and not (isinstance(error, RuntimeError) and any(words in message for words in NO_MEMORY)):
             raise
         match = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGTPE]?i?B)", message)
-        size = match and (match[2] or f"{int(match[1]) / 2**30:,.1f} GiB")
+        size = match and (match[2] or in_words(int(match[1])))
         reason = f"cannot allocate {size} more" if size else message.partition("\n")[0] or "an allocation failed"
         raise OutOfMemory(
             f"out of memory: {reason}\n"

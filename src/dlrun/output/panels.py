@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+ROWS = "rows.npz"  # in a run's folder: the rows of images of its report
 CELLS = 64  # images of at most this number of pixels show their numbers
 
 
@@ -76,9 +77,25 @@ def rows_of_maps(layers: dict[str, np.ndarray]) -> "Figure":
     return figure
 
 
+def image_rows(rows: dict[str, np.ndarray]) -> "Figure":
+    """Draw strips of images (H, W, C), bytes, below each other, each below its label."""
+    width = 7.2
+    heights = [width * row.shape[0] / row.shape[1] + 0.28 for row in rows.values()]
+    figure, _ = new_figure(width, sum(heights))
+    figure.clear()
+    places = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, label, row in zip(places, drawable(rows, most=90), rows.values(), strict=True):
+        axes.imshow(row.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_title(label, fontsize=9, loc="left", pad=3)
+        axes.set_axis_off()
+    return figure
+
+
 def words_and_gates(words: list[str], curves: dict[str, np.ndarray], label: str, p: np.ndarray) -> "Figure":
     """Draw curves over the words of a text, above the probability of a label after each word."""
-    figure, _ = new_figure(max(6.4, 0.17 * len(words) + 1), 4.4)
+    labels = drawable(words, most=14)
+    height = 4.1 + 0.055 * max(map(len, labels))  # inches; the words stand upright below the curves
+    figure, _ = new_figure(max(6.4, 0.17 * len(words) + 1), height)
     figure.clear()
     rows = figure.subplots(2 if curves else 1, 1, sharex=True, squeeze=False)[:, 0]
     upper, lower = rows[0], rows[-1]
@@ -91,6 +108,6 @@ def words_and_gates(words: list[str], curves: dict[str, np.ndarray], label: str,
     lower.plot(p, color=DARK, marker=".", linewidth=1.2)
     lower.axhline(0.5, color=GREY, linewidth=0.8)
     lower.set(ylabel=f"p of {drawable([label], ['the class'])[0]}", ylim=(-0.02, 1.02))
-    lower.set_xticks(range(len(words)), drawable(words, most=14), rotation=90, fontsize=7)
+    lower.set_xticks(range(len(words)), labels, rotation=90, fontsize=7)
     lower.grid()
     return figure

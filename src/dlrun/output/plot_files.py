@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlrun.errors import first_line
-from dlrun.output import figures, plots, video
+from dlrun.output import figures, panels, plots, video
 from dlrun.output.board import Board
 from dlrun.output.report import Report
 from dlrun.output.written import write_whole
@@ -31,6 +31,8 @@ class PlotFiles:
         self.figures |= report.figures
         self.figures |= {name: partial(plots.lines, series) for name, series in report.lines.items()}
         self.videos |= report.videos
+        if report.rows:
+            self.figures["rows"] = partial(panels.image_rows, report.rows)
 
     def write(self, global_step: int, labels: Sequence[str] = ()) -> None:
         """Write the figures and videos, and the epochs' preview images as a strip and an animation.

@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 Samples = tuple[np.ndarray, np.ndarray]  # inputs (N, features) and targets
 Predict = Callable[[np.ndarray], np.ndarray]
 WINDOWS = 300  # of a series that are drawn
+FLAT = 0.005  # probabilities that differ by less show no boundary
 POINTS = 50_000  # most points of a plot: matplotlib takes 60 bytes for each, and a file of all would be huge
 
 
-def decision_boundary(train: Samples, predict: Predict, spec: Table, labels: Sequence[str]) -> "Figure":
+def decision_boundary(
+    train: Samples, predict: Predict, spec: Table, labels: Sequence[str], has_probabilities: bool = True
+) -> "Figure":
     """Predicted classes over the plane of two features, with the train samples (the book, section 9.8).
 
-    Two classes: the probability of the second, and the line where it is 0.5. More: the most likely class. predict:
-    points (N, 2) -> probabilities (N, C).
+    Two classes: the probability of the second, and the line where it is 0.5. More, or scores that are no probabilities:
+    the most likely class. predict: points (N, 2) -> probabilities (N, C).
     """
     figure, axes = new_figure(7.2, 5.0)
     x, y = train
@@ -32,15 +35,19 @@ def decision_boundary(train: Samples, predict: Predict, spec: Table, labels: Seq
     p = predict(np.stack((across, up), -1).reshape(-1, 2))
     extent = (low[0], high[0], low[1], high[1])
     style: dict[str, Any] = {"origin": "lower", "extent": extent, "aspect": "auto", "alpha": 0.4}
+    colours = [COLOURS[k % len(COLOURS)] for k in range(len(classes))]
     if len(classes) == 2:
+        colours = ["#3b4cc0", "#b40426"]  # the ends of the colour map
+    if len(classes) == 2 and has_probabilities:
         surface = p[:, 1].reshape(across.shape)
         shade = axes.imshow(surface, cmap="coolwarm", vmin=0, vmax=1, interpolation="bilinear", **style)
         if surface.min() < 0.5 < surface.max():
             axes.contour(across, up, surface, [0.5], colors=DARK, linewidths=1)
+        if np.ptp(surface) < FLAT:
+            text = f"{surface.mean():.3f} everywhere: the network tells no point from another"
+            axes.set_title(text, fontsize=10)
         figure.colorbar(shade, ax=axes, label=f"probability of {classes[1]}")
-        colours = ["#3b4cc0", "#b40426"]  # the ends of the colour map
     else:
-        colours = [COLOURS[k % len(COLOURS)] for k in range(len(classes))]
         axes.imshow(p.argmax(1).reshape(across.shape), cmap=_listed(colours), vmin=0, vmax=len(classes) - 1, **style)
     for k, label in enumerate(classes):
         mine = x[y == k]

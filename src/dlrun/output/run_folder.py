@@ -17,6 +17,7 @@ from dlrun.output import video
 from dlrun.output.as_json import as_json, finite, one_line
 from dlrun.output.board import Board
 from dlrun.output.checkpoints import Checkpoints
+from dlrun.output.panels import ROWS
 from dlrun.output.plot_files import PlotFiles
 from dlrun.output.provenance import SECONDS, ChangesWriter, write_environment
 from dlrun.output.report import Report
@@ -55,6 +56,7 @@ class RunFolder:
         self.windows: list[dict[str, float]] = []
         self.lines: list[bytes] = []
         self.board = Board(folder, axis, self.print)
+        self.table: list[list[str]] = []  # of the reports, for the terminal
         self.started, self.is_stdout_open = time.time(), True
         self.out: TextIO | None = None
         self.images = folder / "images"
@@ -201,6 +203,9 @@ class RunFolder:
         for name, text in report.files.items():
             write_whole(self.folder / name, text)
         self.plots.take(report)
+        self.table = report.table or self.table
+        if report.rows:
+            numpy.savez_compressed(self.folder / ROWS, **dict[str, Any](report.rows))
         return {name: self._as_lists(name, value) for name, value in report.numbers.items()}
 
     def _as_lists(self, name: str, value: object) -> object:

@@ -3,12 +3,13 @@
 paths: positions of the points after each step, the starts first: (steps + 1, points, variables).
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from dlrun.output.figures import COLOURS, DARK, GREY, TRAIN, VAL, new_figure, plain_ticks, scaled, short
+from dlrun.output.figures import COLOURS, DARK, GREY, TRAIN, VAL, new_figure, new_grid, plain_ticks, scaled, short
 from dlrun.spec import Function
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ def values_and_slopes(spec: Function, points: np.ndarray) -> tuple[np.ndarray, n
 
 
 def curve(spec: Function, paths: np.ndarray) -> "Figure":
-    """A function of one variable and its derivative, with the points' paths."""
-    figure, (left, right) = new_figure(9.6, 4.0, 2)
+    """A function of one variable above its derivative, with the points' paths."""
+    figure, (upper, lower) = new_grid(6.4, 6.0, 2, 1)
     line = np.linspace(spec.low[0], spec.high[0], 1001)[:, None]
-    for axes, kind, numbers in zip((left, right), ("", "'"), values_and_slopes(spec, line), strict=True):
+    for axes, kind, numbers in zip((upper, lower), ("", "'"), values_and_slopes(spec, line), strict=True):
         axes.plot(line[:, 0], numbers.reshape(-1), color=TRAIN if not kind else VAL, linewidth=1.8)
         axes.axhline(0, color=GREY, linewidth=0.6)
         axes.set(xlabel=spec.names[0], title=f"f{kind}({spec.names[0]})", xlim=(spec.low[0], spec.high[0]))
@@ -41,9 +42,11 @@ def curve(spec: Function, paths: np.ndarray) -> "Figure":
         axes.grid()
     values, slopes = values_and_slopes(spec, paths)
     for k in range(paths.shape[1]):
-        for axes, y in ((left, values[:, k]), (right, slopes[:, k, 0])):
+        for axes, y in ((upper, values[:, k]), (lower, slopes[:, k, 0])):
             moves = len(paths) > 1
-            style = {"marker": ".", "markevery": max(1, len(paths) // MARKS), "linewidth": 0.8} if moves else {}
+            style: dict[str, Any] = (
+                {"marker": ".", "markevery": max(1, len(paths) // MARKS), "linewidth": 0.8} if moves else {}
+            )
             axes.plot(paths[:, k, 0], y, color=DARK, **style)
             axes.plot(paths[-1, k, 0], y[-1], "o", color=DARK, markersize=4.5)
     return figure
@@ -52,7 +55,8 @@ def curve(spec: Function, paths: np.ndarray) -> "Figure":
 def contours(spec: Function, paths: np.ndarray) -> "Figure":
     """Contours of a function of two variables, arrows down its gradient, the points' paths and the known minima."""
     figure, axes = new_figure(7.2, 5.6)
-    x, y, z, slopes = _grid(spec, 201)
+    low, high = _reach(spec, paths)
+    x, y, z, slopes = _grid(spec, 201, low, high)
     filled = axes.contourf(x, y, z, levels=_levels(z), cmap="Blues_r", extend="both")
     axes.contour(x, y, z, levels=filled.levels, colors="white", linewidths=0.4, alpha=0.7)
     ticks = filled.levels[:: max(1, len(filled.levels) // 6)]
@@ -62,16 +66,44 @@ def contours(spec: Function, paths: np.ndarray) -> "Figure":
     down = -slopes[every, every] / np.maximum(np.linalg.norm(slopes[every, every], axis=-1, keepdims=True), 1e-9)
     arrows = {"color": GREY, "alpha": 0.55, "width": 0.0022, "scale": 38, "pivot": "mid"}
     axes.quiver(x[every, every], y[every, every], down[..., 0], down[..., 1], **arrows)
-    for place in spec.minima:
-        axes.plot(*place, "+", color=DARK, markersize=11, markeredgewidth=1.5, zorder=6, label=_once(axes, "minimum"))
+    for place in spec.minima:  # above the paths, which end there
+        axes.plot(*place, "+", color="white", markersize=14, markeredgewidth=3.5, zorder=8)
+        axes.plot(*place, "+", color=DARK, markersize=12, markeredgewidth=1.5, zorder=9, label=_once(axes, "minimum"))
     _draw_paths(axes, paths)
-    axes.set(xlabel=spec.names[0], ylabel=spec.names[1], xlim=(spec.low[0], spec.high[0]))
-    axes.set_ylim(spec.low[1], spec.high[1])
+    if len(paths) == 1:
+        _write_values(axes, spec, paths[0])
+    axes.set(xlabel=spec.names[0], ylabel=spec.names[1], xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="upper right")
+    if labels := axes.get_legend_handles_labels()[1]:
+        figure.legend(loc="outside lower center", ncols=min(3, len(labels)))
     return figure
+
+
+def _reach(spec: Function, paths: np.ndarray) -> tuple[list[float], list[float]]:
+    """The ends of the function's range, moved out to its points, at most by the range's own width."""
+    low, high = [], []
+    for k, (least, most) in enumerate(zip(spec.low, spec.high, strict=True)):
+        width, places = most - least, paths[..., k][np.isfinite(paths[..., k])]
+        margin = 0.05 * width
+        first, last = (places.min(), places.max()) if len(places) else (least, most)
+        low.append(least if first >= least else max(first - margin, least - width))
+        high.append(most if last <= most else min(last + margin, most + width))
+    return low, high
+
+
+def _write_values(axes: "Axes", spec: Function, points: np.ndarray) -> None:
+    """Write the function's value beside points (points, 2) that do not move."""
+    values, _ = values_and_slopes(spec, points)
+    for place, value in zip(points, values, strict=True):
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+        is_right = place[0] > (spec.low[0] + spec.high[0]) / 2
+        style: dict[str, Any] = {
+            "xytext": (-9 if is_right else 9, 9),
+            "textcoords": "offset points",
+            "ha": "right" if is_right else "left",
+        }
+        axes.annotate(f"{value + 0.0:.4g}", place, fontsize=10, zorder=10, bbox=box, **style)
 
 
 def _once(axes: "Axes", label: str) -> str:
@@ -98,7 +130,7 @@ def _levels(z: np.ndarray) -> np.ndarray:
 def surface(spec: Function, paths: np.ndarray) -> "Figure":
     """A function of two variables as a surface, seen from the book's angle, with the points' paths."""
     figure, axes = new_figure(6.4, 5.4, projection="3d")
-    x, y, z, _ = _grid(spec, 101)
+    x, y, z, _ = _grid(spec, 101, spec.low, spec.high)
     axes.view_init(50, -60)
     axes.computed_zorder = False  # matplotlib would hide the paths behind the surface
     axes.plot_surface(x, y, z, cmap="coolwarm", rcount=60, ccount=60, linewidth=0, alpha=0.85, zorder=1)
@@ -116,9 +148,9 @@ def surface(spec: Function, paths: np.ndarray) -> "Figure":
     return figure
 
 
-def _grid(spec: Function, side: int) -> tuple[np.ndarray, ...]:
-    """Coordinates x and y, values and gradients over the function's range: (side, side), the last (side, side, 2)."""
-    ends = zip(spec.low, spec.high, strict=True)
+def _grid(spec: Function, side: int, low: Sequence[float], high: Sequence[float]) -> tuple[np.ndarray, ...]:
+    """Coordinates x and y, values and gradients from `low` to `high`: (side, side), the last (side, side, 2)."""
+    ends = zip(low, high, strict=True)
     x, y = np.meshgrid(*(np.linspace(low, high, side) for low, high in ends))
     z, slopes = values_and_slopes(spec, np.stack((x, y), -1))
     return x, y, z, slopes

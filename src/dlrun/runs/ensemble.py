@@ -3,6 +3,7 @@
 Source: Lakshminarayanan et al. 2017, "Deep ensembles", section 2.4: probabilities are averaged, not logits.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrun.data.base import SampleData
 from dlrun.errors import UserError, counted
 from dlrun.output.as_json import as_json as json_line
 from dlrun.output.console import number, table
@@ -22,8 +24,6 @@ from dlrun.runs.formats import GRAPHS, SUFFIXES, check_format
 from dlrun.runs.model_files import FP32
 from dlrun.train.data_state import is_same_data
 from dlrun.train.finished import FinishedRun
-
-DATA = ("data", "digest", "sums")  # a checkpoint's entries about the data
 
 
 class Ensemble(nn.Module):
@@ -56,8 +56,11 @@ def finished(folders: Sequence[Path]) -> list[Path]:
     return finished_runs
 
 
-def assembled(folders: Sequence[Path], changes: dict[str, object]) -> FinishedRun:
-    """The first run, with the networks of all. Raises UserError unless all learned the same from the same samples."""
+def assembled(folders: Sequence[Path], changes: dict[str, object], split: str | None = None) -> FinishedRun:
+    """The first run, with the networks of all. Raises UserError unless all learned the same from the same data.
+
+    split: to be evaluated; must have the same samples in all runs, as the test split has for the folds of one data set.
+    """
     runs = [FinishedRun(folder, changes) for folder in folders]
     first = runs[0]
     for run in runs:
@@ -66,15 +69,31 @@ def assembled(folders: Sequence[Path], changes: dict[str, object]) -> FinishedRu
                 f"{run.folder}: task={run.names.get('task')} predicts nothing that could be averaged\n"
                 "  expected runs of task=supervised"
             )
-        if not is_same_data(run.state, {key: first.state[key] for key in DATA if key in first.state}):
+        same = ("data", "sums" if "sums" in first.state else "digest")  # a checkpoint's entries about the data
+        if not is_same_data(run.state, {key: first.state[key] for key in same if key in first.state}):
             raise UserError(
                 f"{run.folder} learned from other samples, classes or statistics than {first.folder}\n"
                 "  expected runs on the same data: choose their folders instead of the sweep's"
+            )
+        is_divided_alike = is_same_data(run.state, {"digest": first.state["digest"]})
+        if split and not is_divided_alike and content(run, split) != content(first, split):
+            raise UserError(
+                f"{run.folder}: its {split} split has other samples than that of {first.folder}\n"
+                "  expected runs with a common one, such as the test split of folds"
             )
     classes = getattr(first.data.spec, "classes", None)
     first.task.update.ema = Ensemble([run.task.evaluated() for run in runs], classes).eval()
     first.weights = f"mean of {counted(len(runs), 'run')}"
     return first
+
+
+def content(run: FinishedRun, split: str) -> str:
+    """A hash of the samples of a split."""
+    digest = hashlib.sha256()
+    for batch in cast("SampleData", run.load_data()).batches(split):
+        for tensor in batch:
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def export_ensemble(folders: Sequence[Path], out: Path) -> Iterator[str]:
@@ -95,7 +114,7 @@ def ensemble(folders: Sequence[Path], split: str, device: str | None, is_json: b
     """Return lines with the metrics of the runs' mean prediction, and of each run."""
     chosen = finished(folders)
     with within_memory():
-        run = assembled(chosen, {"trainer.device": device} if device else {})
+        run = assembled(chosen, {"trainer.device": device} if device else {}, split)
         together = run.task.evaluate(run.load_data(), split)
     if is_json:
         return [json_line({"runs": [str(folder) for folder in chosen], "split": split, "metrics": together})]

@@ -1,10 +1,12 @@
 """Explain the predictions of a finished run for single inputs, in figures."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlrun.config.saved import own_config, require_finished
+from dlrun.data.walk import TEXT_SUFFIXES
 from dlrun.errors import UserError, printable
 from dlrun.runs.predict import Inputs, batches_of, encode
 from dlrun.runs.records import free, write_figures
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dlrun.train.finished import FinishedRun
+
+LONGEST = 40  # most characters of a typed text in a file's name
 
 
 def explain(folder: Path, inputs: list[str], is_fitted: bool, device: str | None, out: Path | None) -> Iterator[str]:
@@ -36,8 +40,15 @@ def explain(folder: Path, inputs: list[str], is_fitted: bool, device: str | None
             figures = run.task.explain(x)
             if not figures:
                 raise nothing_to_draw(run, name)
-            stem = free("text" if isinstance(run.data.spec, Tokens) else Path(name).stem, taken)
+            stem = free(stem_of(name, isinstance(run.data.spec, Tokens)), taken)
             yield from write_figures(figures, out or folder / "explained", stem)
+
+
+def stem_of(name: str, is_text: bool) -> str:
+    """The start of the names of an input's figures: that of its file, or the first words of a text that was typed."""
+    if not is_text or Path(name).suffix in TEXT_SUFFIXES:
+        return Path(name).stem
+    return re.sub(r"\W+", "_", name)[:LONGEST].strip("_") or "text"
 
 
 def _samples(run: "FinishedRun", inputs: list[str], is_fitted: bool) -> Iterator[tuple[str, "Tensor"]]:

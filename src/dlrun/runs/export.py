@@ -111,7 +111,7 @@ def samples_of(run: FinishedRun, way: str) -> tuple[Tensor, str]:
         except UserError as error:
             return drawn(run), f"{SAMPLES} drawn observations ({first_line(error)})"
         try:
-            return torch.as_tensor(envs.reset(0), dtype=torch.float32), f"{SAMPLES} observations"
+            return torch.as_tensor(envs.reset(0)), f"{SAMPLES} observations"
         finally:
             envs.close()
     try:
@@ -135,7 +135,7 @@ def drawn(run: FinishedRun) -> Tensor:
     shape = (SAMPLES, *getattr(run.data, "stored", spec.shape))
     if isinstance(spec, Tokens):
         return torch.randint(spec.vocab, shape, generator=random)
-    if isinstance(spec, Image | Mask):
+    if isinstance(spec, Image | Mask) or isinstance(spec, Env) and spec.has_pixels:
         return torch.randint(256, shape, generator=random, dtype=torch.uint8)
     if isinstance(spec, Env) and spec.states:
         return torch.eye(spec.features)[torch.arange(SAMPLES) % spec.features]

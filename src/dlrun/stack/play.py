@@ -11,7 +11,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import EnvData, VectorEnv
 from dlrun.stack.jobs import Jobs
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import RECENT, Collector, Rollout, play_once
+from dlrun.tasks.rl.collector import Collector, Rollout, play_once
 from dlrun.tasks.rl.replay import Replay
 
 
@@ -40,7 +40,7 @@ class Collectors(Collector):
         size = len(done) // len(self.parts)
         for i in np.flatnonzero(done):
             part = self.parts[i // size]
-            part.recent = [*part.recent, (float(self.returns[i]), int(self.lengths[i]))][-RECENT:]
+            part.history.append((float(self.returns[i]), int(self.lengths[i])))
 
     def means(self) -> tuple[list[float], list[float]]:  # type: ignore[override]  # of each job
         columns = zip(np.split(self.returns, len(self.parts)), np.split(self.lengths, len(self.parts)), strict=True)
@@ -61,13 +61,13 @@ class Collectors(Collector):
         limit_obs: list[np.ndarray],
     ) -> Rollout:
         """Jobs with fewer time limits get rows of zeros, so that all have as many rows."""
-        k, features = len(self.parts), self.obs.shape[1]
+        k, shape = len(self.parts), self.obs.shape[1:]
         owners = np.nonzero(truncated)[1] // (truncated.shape[1] // k)  # of the rows of limit_obs
         counts = np.bincount(owners, minlength=k)
-        rows = np.zeros((k, counts.max(), features), np.float32)
+        rows = np.zeros((k, counts.max(), *shape), self.obs.dtype)
         for job in np.flatnonzero(counts):
             rows[job, : counts[job]] = np.concatenate(limit_obs)[owners == job]
-        after = np.concatenate((self.obs.reshape(k, -1, features), rows), 1).reshape(-1, features)
+        after = np.concatenate((self.obs.reshape(k, -1, *shape), rows), 1).reshape(-1, *shape)
         device_after = torch.from_numpy(after).to(self.device.torch_device)
         return Rollouts(obs, actions, rewards, terminated, truncated, device_after, *self.means())  # type: ignore[arg-type]  # of each job
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from dlrun.config.auto import value_of
 from dlrun.data.base import has_samples
-from dlrun.errors import CheckpointError, UserError
+from dlrun.errors import CheckpointError, UserError, first_line
 from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.failures import OutOfMemory, within_memory, writing_to
 from dlrun.output.folders import claim_folder, read_summary, require_plain
@@ -27,12 +27,13 @@ from dlrun.stack.functions import NotStackable
 from dlrun.stack.selection import selection_of
 from dlrun.stack.stacked import Stack
 from dlrun.stack.stacked_job import StackedJob, job_state, with_values
+from dlrun.stack.timing import Age, Timing, age
 from dlrun.stack.trial import gain
 from dlrun.sweep.population import first_values, varied
 from dlrun.sweep.rows import best_of
 from dlrun.sweep.settings import Population
 from dlrun.sweep.space import read_axes
-from dlrun.sweep.stacks import DECLINED, Verdict, halves, parse, stack_folder, write_verdict
+from dlrun.sweep.stacks import DECLINED, Verdict, halves, has_checkpoint, parse, stack_folder, write_verdict
 from dlrun.sweep.state import State, load_state
 from dlrun.system.machine import keep_threads
 from dlrun.system.signals import Signals
@@ -77,41 +78,52 @@ def run_stack(composed: DictConfig, which: str) -> None:
             values = {number: job_state(saved[str(number)], number, keys).values for number in numbers}
         elif isinstance(settings, Population):
             values = {number: first_values(settings, axes, number) for number in numbers}
-        jobs = make_jobs(state, configs, values)
+        jobs, ready = make_jobs(state, configs, values)
         for job in jobs if saved else ():
             job.restore(saved[str(job.number)])
         selection = selection_of(settings, axes, jobs[0])
         with within_memory():
             stack = Stack(jobs, checkpoints, state.facts["id"], is_drawn, selection, selected)
-            verdict = Verdict(None if saved else gain(stack))
-        if not saved:
-            if must_gain and (verdict.gain or 0) < 1:
-                raise NotStackable(f"one after another they train {1 / (verdict.gain or 1):.1f} times as fast here")
-            write_verdict(sweep, number_of_stack, verdict)
+            timing = None if saved else Timing(gain(stack), ready)
+        if timing:
+            if must_gain and timing.total(jobs) < 1:
+                raise NotStackable(f"one after another they train {1 / timing.total(jobs):.1f} times as fast here")
+            write_verdict(sweep, number_of_stack, timing.verdict(jobs))
     except OutOfMemory as error:
-        decline(sweep, number_of_stack, Verdict(why=str(error).partition("\n")[0], parts=halves(numbers)))
+        if saved:
+            error.code = 1  # with more memory it can be continued
+            raise
+        decline(sweep, number_of_stack, too_large(error, numbers))
     except (NotStackable, UserError) as error:
         if saved:
             raise
-        parts = error.parts if isinstance(error, NotStackable) else []
-        decline(
-            sweep, number_of_stack, Verdict(why=str(error).partition("\n")[0], parts=parts)
-        )  # a job with an error: alone
+        parts = error.parts if isinstance(error, NotStackable) else []  # a job with an error: alone
+        decline(sweep, number_of_stack, Verdict(why=first_line(error), parts=parts))
     if saved:
         keep_threads(next(iter(saved.values()))["state"]["threads"], jobs[0].session.device.torch_device)
     try:
-        with ExitStack() as open_files, Signals() as signals, writing_to(sweep), within_memory():
+        with ExitStack() as open_files, Signals() as signals:
             try:
-                open_folders(open_files, state, stack, configs, bool(saved))
-                is_done = fit(stack, signals)
-            except BaseException:
-                stack.abandon()
+                with writing_to(sweep), within_memory():
+                    open_folders(open_files, state, stack, configs, bool(saved))
+                    is_done = fit(stack, signals)
+            except BaseException as error:
+                stack.abandon(error, lead)
                 raise
+    except OutOfMemory as error:
+        if has_checkpoint(sweep, number_of_stack):
+            error.code = 1
+            raise
+        for number in numbers:
+            shutil.rmtree(state.run_folder(state.jobs[number]), ignore_errors=True)
+        decline(sweep, number_of_stack, too_large(error, numbers))
     except UserError as error:
         error.code = 1  # such as a full disk: the command was right
         raise
     if not is_done:
         sys.exit(128 + (signals.stop or 0))
+    if timing:
+        write_verdict(sweep, number_of_stack, timing.verdict(jobs, is_over=True))
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
     if not is_drawn:
         draw_best(folders)
@@ -127,6 +139,11 @@ def draw_best(folders: Sequence[Path]) -> None:
             scored.append((best["value"] * (1 if scores.get(best["metric"]) == "max" else -1), folder))
     if scored:
         plot_finished(max(scored, key=lambda pair: pair[0])[1])
+
+
+def too_large(error: OutOfMemory, numbers: Sequence[int]) -> Verdict:
+    """The verdict on a stack for which there is too little memory."""
+    return Verdict(why=first_line(error), parts=halves(numbers))
 
 
 def decline(sweep: Path, number: int, verdict: Verdict) -> NoReturn:
@@ -146,12 +163,15 @@ def load(checkpoints: Checkpoints, state: State) -> tuple[dict, int]:
     return jobs, selected
 
 
-def make_jobs(state: State, configs: dict[int, Config], values: dict[int, dict[str, float]]) -> list[StackedJob]:
+def make_jobs(
+    state: State, configs: dict[int, Config], values: dict[int, dict[str, float]]
+) -> tuple[list[StackedJob], Age]:
     """Build the jobs' runs; jobs whose data is the same share it. values: others of some keys (sweep/population.py).
 
-    Writes nothing. Raises NotStackable, with smaller stacks if these differ in the number of their steps.
+    Also returns this process's age when the first was ready. Writes nothing. Raises NotStackable, with smaller stacks
+    if these differ in the number of their steps.
     """
-    names, jobs = dict(HydraConfig.get().runtime.choices), list[StackedJob]()
+    names, jobs, ready = dict(HydraConfig.get().runtime.choices), list[StackedJob](), None
     sizes: dict[tuple[int, int], list[int]] = {}
     for number, config in configs.items():
         plain, folder = with_values(config.plain, values[number]), state.run_folder(state.jobs[number])
@@ -160,12 +180,13 @@ def make_jobs(state: State, configs: dict[int, Config], values: dict[int, dict[s
         job = make_job(number, plain, names, folder, like, config.chosen)
         job.values = values[number]
         jobs.append(job)
+        ready = ready or age()
         sizes.setdefault(size(job.session), []).append(number)
     if len(sizes) > 1:
         epochs, samples = (len(set(each)) > 1 for each in zip(*sizes, strict=True))
         what = "train samples" if samples else "steps in an epoch"
         raise NotStackable(f"the jobs differ in the number of {what}", list(sizes.values()))
-    return jobs
+    return jobs, ready or age()
 
 
 def size(session: Session) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from dlrun.config.build import build
-from dlrun.errors import Diverged, UserError, printable
+from dlrun.errors import Diverged, UserError, described, printable
 from dlrun.output.checkpoint import snapshot
 from dlrun.output.checkpoints import Checkpoints
 from dlrun.stack.learning import Lockstep
@@ -21,6 +21,7 @@ from dlrun.train.engine import Outcome
 from dlrun.train.state import Training
 
 SHARE = 20  # saving takes at most about 1/SHARE of the time
+AT_ONCE = 2**26  # bytes of weights of jobs that write their own checkpoints at the same time
 
 
 class Stack:
@@ -123,10 +124,11 @@ class Stack:
         return parts, broken
 
     def save_jobs(self) -> None:
-        """Start writing each job's own checkpoints."""
+        """Start writing each job's own checkpoints, once that of the stack is written."""
+        self.checkpoints.wait()
         self._hand_back()
+        write(self.jobs)
         for job in self.jobs:
-            job.training.save()
             job.training.means.pending = []
 
     def finish(self, jobs: Sequence[StackedJob], outcome: Outcome, signals: Signals, is_saved: bool = False) -> None:
@@ -139,8 +141,7 @@ class Stack:
         self.checkpoints.wait()
         jobs = [job for job in jobs if job in self.jobs]  # saving may have expelled one
         self._part(jobs)
-        for job in jobs if not is_saved else ():
-            job.training.save()
+        write(jobs if not is_saved else ())
         for i, job in enumerate(jobs):
             try:
                 job.training.run.checkpoints.wait()
@@ -199,12 +200,13 @@ class Stack:
         if self.jobs:
             self.build()
 
-    def _leave(self, job: StackedJob, error: Diverged) -> None:
+    def _leave(self, job: StackedJob, error: BaseException, status: str = "diverged") -> None:
         run = job.training.run
-        job.session.leave(run, "diverged")
+        job.session.leave(run, status)
         if run.out is not None:
-            with suppress(OSError):
-                run.out.write(printable(f"dl-run: {error}") + "\n")
+            text = str(error) if isinstance(error, UserError) else described(error)
+            with suppress(OSError, ValueError):
+                run.out.write(printable(f"dl-run: {text}") + "\n")
                 run.out.flush()
 
     def stop(self) -> None:
@@ -213,18 +215,32 @@ class Stack:
             return
         self.save()
         self.save_jobs()
-        self.checkpoints.wait()
         for job in self.jobs:
             job.training.run.checkpoints.wait()
             job.session.interrupted(job.training)
             job.training.run.close()
 
-    def abandon(self) -> None:
-        """After an error that ends all: finish the files, if possible."""
-        with suppress(UserError, OSError):
+    def abandon(self, error: BaseException, teller: int = -1) -> None:
+        """After an error that ends all: finish the files, if possible, and write the error to the jobs' logs.
+
+        teller: the job whose log is the output of this process, where the error will be printed.
+        """
+        with suppress(Exception):
             self.checkpoints.wait()
         for job in self.jobs:
-            job.session.leave(job.training.run, "failed")
+            if job.number == teller:
+                job.session.leave(job.training.run, "failed")
+            else:
+                self._leave(job, error, "failed")
+
+
+def write(jobs: Sequence[StackedJob]) -> None:
+    """Start writing jobs' own checkpoints; of large networks one after another, which needs memory for one only."""
+    size = sum(param.nbytes for job in jobs for param in job.session.task.net.parameters())
+    for job in jobs:
+        job.training.save()
+        if size > AT_ONCE:
+            job.training.run.checkpoints.wait()
 
 
 def components(task: Task) -> dict[str, dict]:

@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
-from io import BytesIO
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
 from dlrun.data.base import Data
+from dlrun.output.checkpoint import packed, snapshot
 from dlrun.seeds import mix
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.learning import HELD
@@ -21,15 +23,27 @@ from dlrun.stack.watch import watched
 from dlrun.tasks.base import Component, Metrics, Task
 
 CLOSE = 1e-3  # of the largest value of its kind; sums are ordered otherwise in a stack
-REPEATS, SECONDS = 8, 2.0  # the most repetitions, and about the most time
-START = 1.0  # seconds that a process takes for its start and its plots
+REPEATS, SECONDS = 40, 1.0  # the most repetitions, and about the most time
 
 
-def gain(stack: Stack) -> float:
-    """Estimate how many times as fast this stack is as its jobs one after another, from a few steps that are undone.
+class Gain(NamedTuple):
+    """What a trial measured: seconds of a step of one job, and of one of all jobs."""
 
-    Raises NotStackable if a step of the stack differs from the steps of its jobs, because of a network that mixes the
-    samples of a batch in its own code, or a task whose means are not those of `task.jobs`.
+    one: float
+    together: float
+
+    @property
+    def step(self) -> float:
+        """How many times as long as a step of one job that of all takes."""
+        return self.together / self.one
+
+
+def gain(stack: Stack) -> Gain:
+    """Compare this stack with its jobs one after another, by a few steps that are undone.
+
+    Raises NotStackable if a step of the stack differs from
+    the steps of its jobs, because of a network that mixes the samples of a batch in its own code, or a task whose means
+    are not those of `task.jobs`.
     """
     task, data, clocks = stack.learner.tasks[0], stack.jobs[0].session.data, first_clocks(stack)
     alone: list[float] = []
@@ -41,8 +55,7 @@ def gain(stack: Stack) -> float:
             together.append(seconds(lambda: [tried_together(stack, each) for each in clocks]))
         rehearse(stack, clocks[-1])
     stack.build()
-    cycles = stack.first.clock.total_steps / len(clocks)
-    return len(stack.jobs) * (START + cycles * min(alone[1:])) / (START + cycles * min(together[1:]))
+    return Gain(min(alone[1:]) / len(clocks), min(together[1:]) / len(clocks))
 
 
 def first_clocks(stack: Stack) -> list[list[Clock]]:
@@ -53,10 +66,18 @@ def first_clocks(stack: Stack) -> list[list[Clock]]:
 
 
 def rehearse(stack: Stack, clocks: Sequence[Clock]) -> None:
-    """Take a step and make a checkpoint, which need the most memory: too little is then noticed before the start."""
+    """Take a step while a checkpoint is written, which needs the most memory: too little is noticed before the start.
+
+    The checkpoint has each job's best weights beside the present ones; meanwhile a better epoch may end.
+    """
     batch = next(stack.learner.batches([job.session.data for job in stack.jobs], clocks))
     stack.learner.step(batch, clocks)
-    torch.save(stack.parts()[0], BytesIO())
+    best = [[snapshot(job.session.task.best_state()) for job in stack.jobs] for _ in range(2)]
+    parts = {"jobs": stack.parts()[0], "best": best[0]}
+    with ThreadPoolExecutor(1) as thread:  # as Checkpoints does: a thread has memory of its own
+        file = thread.submit(packed, parts).result()
+        stack.learner.step(batch, clocks)
+    del file, best
 
 
 @contextmanager

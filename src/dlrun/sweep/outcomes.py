@@ -13,7 +13,7 @@ from dlrun.sweep import cluster, process
 from dlrun.sweep.goals import goals
 from dlrun.sweep.job import DONE, OPEN, Job
 from dlrun.sweep.rows import best_of, best_so_far, best_value, is_number, last_row
-from dlrun.sweep.stacks import stack_folder
+from dlrun.sweep.stacks import has_checkpoint
 from dlrun.sweep.state import State
 from dlrun.sweep.workers import is_at_work, is_here
 
@@ -81,15 +81,26 @@ def summed_up(job: Job) -> str:
     return seconds + (f": {', '.join(values)}" if values else "")
 
 
-def why(job: Job, lines: list[str]) -> str | None:
-    """Return the cause of a job's failure, from the last lines of its log, or None if it did not fail."""
+def cause(lines: list[str]) -> str:
+    """The line that gives the cause of a failure, among the last lines of a log."""
+    return next((line for line in reversed(lines) if line.startswith("dl-run: ")), lines[-1] if lines else "(none)")
+
+
+def why(job: Job, lines: list[str], no_memory: bool | None = None) -> str | None:
+    """Return the cause of a job's failure, from the last lines of its log, or None if it did not fail.
+
+    no_memory: whether the kernel ended it for lack of memory, if that is known.
+    """
     if not job.has_failed:
         return None
-    last = next((line for line in reversed(lines) if line.startswith("dl-run: ")), lines[-1] if lines else "(none)")
+    last = cause(lines)
     if job.status == "timeout":
         return f"it took longer than sweep.job_timeout; last line: {last}"
     if job.status == "killed":
-        return f"SIGKILL, possibly out of memory; last line: {last}"
+        if no_memory:
+            return "out of memory: the system ended it (SIGKILL)"
+        reason = "possibly" if no_memory is None else "not"
+        return f"SIGKILL, {reason} out of memory; last line: {last}"
     if job.status == "lost":
         return f"unknown end, since the process that it was forked from was killed; last line: {last}"
     return last if lines else None
@@ -110,11 +121,13 @@ def check_goals(job: Job, folder: Path, wanted: list[list]) -> None:
 def recover(state: State, retry: bool = False, patience: float = process.GRACE, alone: bool = True) -> None:
     """Recover the jobs of a dead process: end those that still run, keep those that finished.
 
-    retry: failed jobs wait for another try. alone: also those of a stack without a checkpoint. patience: seconds to
-    wait for a run that is in use, after which UserError is raised; with 0, such a run is skipped.
+    retry: failed jobs wait for another try; those of a stack that has no checkpoint on their own if `alone`, else
+    again as a stack, if none of its jobs is done. patience: seconds to wait for a run that is in use, after which
+    UserError is raised; with 0, such a run is skipped.
     """
     from filelock import FileLock, Timeout
 
+    lost: set[int] = set()  # stacks that begin again
     for job in state.jobs:
         if job.status in OPEN and not (job.worker and is_at_work(state.folder, job.worker)):
             folder = state.run_folder(job)
@@ -142,10 +155,20 @@ def recover(state: State, retry: bool = False, patience: float = process.GRACE, 
                 job.error = why(job, process.tail(state.log(job)))
             elif job.status == "running":
                 job.status = "stopped"
-        has_stack = job.stack is not None and stack_folder(state.folder, job.stack).exists()
-        if retry and job.has_failed and (has_stack or alone):
+        if job.stack is not None and job.status in OPEN and not has_checkpoint(state.folder, job.stack):
+            lost.add(job.stack)
+    for job in state.jobs:
+        has_stack = job.stack is not None and has_checkpoint(state.folder, job.stack)
+        if job.stack in lost and job.status == "diverged":  # all jobs of a stack begin together
+            job.status, job.code, job.error = "waiting", None, None
+        elif retry and job.has_failed and (has_stack or alone or not has_results(state, job.stack)):
             if not has_stack:
-                job.stack = None
+                job.stack = None if alone else job.stack
                 with suppress(FileNotFoundError):
                     (state.run_folder(job) / "summary.json").unlink()  # of the failed try
             job.status, job.code, job.error = "waiting", None, None  # in a stack: from its last checkpoint on
+
+
+def has_results(state: State, stack: int | None) -> bool:
+    """Whether a job of this stack is done."""
+    return any(job.stack == stack and job.status in DONE for job in state.jobs)

@@ -86,6 +86,15 @@ def end(pid: int, began: str, grace: float = GRACE) -> None:
         time.sleep(0.05)
 
 
+def memory_kills() -> int | None:
+    """How many processes the kernel has killed for lack of memory since it started, in all cgroups; None if unknown."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
+
+
 def kill(pid: int) -> None:
     """Kill the whole session that `start` created, including processes that the job started."""
     with suppress(ProcessLookupError):

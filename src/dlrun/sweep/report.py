@@ -10,10 +10,11 @@ from contextlib import suppress
 from dataclasses import asdict
 from math import isfinite
 from statistics import mean, stdev
+from textwrap import wrap
 
 from dlrun.errors import columns
 from dlrun.output.as_json import as_json, finite
-from dlrun.output.console import number, table
+from dlrun.output.console import number, table, wrapped
 from dlrun.output.rows import epoch_rows
 from dlrun.output.written import write_whole
 from dlrun.sweep.folds import FILE as OUT_OF_FOLD
@@ -30,7 +31,11 @@ from dlrun.sweep.goals import (
 )
 from dlrun.sweep.job import OPEN, Job
 from dlrun.sweep.page import page
+from dlrun.sweep.running import spoken
+from dlrun.sweep.sheet import FILE as SHEET
+from dlrun.sweep.sheet import write_sheet
 from dlrun.sweep.state import State, own_overrides, shared
+from dlrun.sweep.tables import have_one_problem, own_tables
 
 PAGE_EVERY = 5.0  # seconds
 FINAL = ("refused", "diverged")  # a repeated job would end the same way
@@ -75,6 +80,7 @@ class Report:
         write_whole(folder / "results.json", as_json(finite(results), indent=1) + "\n")
         if at_once:
             write_out_of_fold(state)
+            write_sheet(state)
         if len(self.goals) == 1 and best:
             self._link(best[0].first)
         if at_once or time.monotonic() - self.written > PAGE_EVERY:
@@ -135,7 +141,8 @@ def word(job: Job) -> str:
 def report(jobs: list[Job], width: int = 10_000) -> str:
     """Return the table of all jobs and, for several seeds, that of their means. Shared overrides are stated once.
 
-    Goals come first, on val and test. In a narrow terminal the last columns are left out; results.csv has all.
+    Goals come first, on val and test. In a narrow terminal the last columns are left out, and the overrides folded;
+    results.csv has all.
     """
     names = value_names(jobs)
     goals = {name.partition("/")[2] for name in names if name.startswith("val/")}
@@ -144,22 +151,36 @@ def report(jobs: list[Job], width: int = 10_000) -> str:
     text = _tables(jobs, names, common)
     while len(names) > 1 and max(map(len, text.splitlines())) >= width:
         text = _tables(jobs, names := names[:-1], common)
-    return (f"all jobs with {' '.join(common)}\n\n" if common else "") + text
+    if max(map(len, text.splitlines())) >= width:
+        text = _tables(jobs, names, common, width)
+    lines = wrapped(f"all jobs with {' '.join(common)}", width - 1, 2)
+    return ("\n".join(lines) + "\n\n" if common else "") + text
 
 
-def _tables(jobs: list[Job], names: list[str], common: list[str]) -> str:
+def _tables(jobs: list[Job], names: list[str], common: list[str], width: int = 10_000) -> str:
     repeats = [override for job in jobs for override in job.overrides if override.startswith(REPEATS)]
     kind = "folds" if any(override.startswith("data.fold=") for override in repeats) else "seeds"
-    cells, width = [["job", *names, "seconds", "status"]], len(str(jobs[-1].number)) if jobs else 0
+    cells, digits = [["job", *names, "seconds", "status"]], len(str(jobs[-1].number)) if jobs else 0
     for job in jobs:
-        label = f"{job.number:{width}}  {own_overrides(job, common)}".rstrip()
+        label = f"{job.number:{digits}}  {own_overrides(job, common)}".rstrip()
         seconds = f"{job.seconds:.1f}" if job.seconds is not None else "-"
         cells.append([label, *(_cell([job.values.get(n)]) for n in names), seconds, word(job)])
     means = [[f"mean +/- std over {kind}", *names, kind]]
     for row in over_seeds(jobs, names):
         setting = own_overrides(jobs[row["jobs"][0]], common + repeats) or "(all)"
         means.append([setting, *(_cell(row["values"][n]) for n in names), str(row["seeds"])])
-    return table(cells) + ("\n\n" + table(means) if means[1:] else "")
+    tables = [table(_folded(cells, width, digits + 2))] + ([table(_folded(means, width, 2))] if means[1:] else [])
+    return "\n\n".join(tables)
+
+
+def _folded(rows: list[list[str]], width: int, indent: int) -> list[list[str]]:
+    """Rows of a table that is narrower than `width`, if that is possible by folding their first cells."""
+    others = sum(max(len(row[i]) for row in rows) + 2 for i in range(1, len(rows[0])))
+    folded = []
+    for label, *cells in rows:
+        first, *more = wrap(label, max(20, width - 1 - others), subsequent_indent=" " * indent)
+        folded += [[first, *cells], *([line, *[""] * len(cells)] for line in more)]
+    return folded
 
 
 def _cell(values: list[float | None]) -> str:
@@ -175,21 +196,29 @@ def _cell(values: list[float | None]) -> str:
 
 
 def failures(jobs: list[Job]) -> str:
-    """List the failed jobs, each with the line of its log that gives the cause."""
+    """List the failed jobs, each with the line of its log that gives the cause; those with the same one in one line."""
+    causes: dict[tuple[str, str], list[int]] = {}
+    for job in jobs:
+        if job.has_failed:
+            causes.setdefault((job.status, job.error or "(its log is empty)"), []).append(job.number)
     return "\n".join(
-        f"job {job.number} {job.status}: {job.error or '(its log is empty)'}" for job in jobs if job.has_failed
+        f"job{'s' if len(numbers) > 1 else ''} {spoken(numbers)} {status}: {error}"
+        for (status, error), numbers in causes.items()
     )
 
 
 def closing(state: State, stopped: int) -> str:
     """Return the closing text: the table, failures, the best job, and the command that resumes an unfinished sweep."""
-    jobs, folder = state.jobs, state.folder
-    blocks = [report(jobs, columns(sys.stdout, 10_000))]
+    jobs, folder, width = state.jobs, state.folder, columns(sys.stdout, 10_000)
+    blocks = [report(jobs, width)]
+    if text := own_tables(state):
+        blocks.append(text)
     if text := failures(jobs):
         blocks.append(text)
-    for setting in best_settings(jobs, goals(state)):
+    for setting in best_settings(jobs, goals(state)) if have_one_problem(jobs) else ():
         values = ", ".join(f"{name} {_cell(setting.values(name))}" for name, _ in goals(state))
-        blocks.append(f"best: {numbered(setting)}, {values}\n  {command_line(state, setting)}")
+        best = "\n".join(wrapped(f"best: {numbered(setting)}, {values}", width - 1, 6))
+        blocks.append(f"{best}\n  {command_line(state, setting)}")  # a command is not folded, so that it can be pasted
     left = state.total - sum(job.status not in OPEN for job in jobs)
     others = sum(job.status == "running" and job.worker != state.worker for job in jobs)
     if others and not stopped:
@@ -200,5 +229,5 @@ def closing(state: State, stopped: int) -> str:
     elif any(job.has_failed and job.status not in FINAL for job in jobs):
         command = f"dl-run -m sweep.resume={shlex.quote(str(folder))} sweep.retry=failed"
         blocks.append(f"repeat the failed jobs with: {command}")
-    files = [folder / name for name in ("results.csv", "report.html", OUT_OF_FOLD)]
+    files = [folder / name for name in ("results.csv", "report.html", OUT_OF_FOLD, SHEET)]
     return "\n" + "\n\n".join([*blocks, "\n".join(str(file) for file in files if file.exists())])

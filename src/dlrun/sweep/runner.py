@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from dlrun.errors import UserError
 from dlrun.output.restarts import has_checkpoint
-from dlrun.sweep import process, stacks
+from dlrun.sweep import process, stacks, tried
 from dlrun.sweep.goals import best_settings, goals
 from dlrun.sweep.job import DONE, Job
 from dlrun.sweep.outcomes import check_goals, own_end, record, recover, summed_up, why
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.report import Report
-from dlrun.sweep.running import Running, spoken
+from dlrun.sweep.running import Running
 from dlrun.sweep.screen import Screen
 from dlrun.sweep.slots import Slots
 from dlrun.sweep.state import State
@@ -26,7 +26,6 @@ from dlrun.system.signals import Requests, stopping
 if TYPE_CHECKING:
     from dlrun.sweep.running import Child
 
-KILLED = -9  # by the system, if the memory is too little
 CHECK_EVERY = 2.0  # seconds between two checks for jobs that other processes left
 
 
@@ -158,17 +157,18 @@ class Runner:
         """Start the open jobs of a stack as one process, which resumes them if they have begun."""
         jobs = [job for job in self.state.jobs if job.stack == stack and job.status in ("waiting", "stopped")]
         log, flag = self.state.log(jobs[0]), f"--stack={stacks.which(stack, jobs, self.stack)}"
-        is_resumed = stacks.stack_folder(self.state.folder, stack).exists()
+        is_resumed = stacks.has_checkpoint(self.state.folder, stack)
         try:
+            if not is_resumed:
+                tried.clear(self.state, jobs)
             size = log.stat().st_size if log.exists() else 0
             command = [*self.command(jobs[0], False), flag]
             child = self.launch(command, log, self.slots.env(slot, is_resumed))
         except OSError as error:
             raise cannot_write(self.state.folder, error) from None
         self._started(Running(jobs, slot, child, size, is_known=is_resumed))
-        how = "as one network, resumed" if is_resumed else "tried as one network"
-        numbers = spoken([job.number for job in jobs], first=1, to="-")
-        self.screen.start(f"[{numbers}/{self.state.total}] {how}")
+        if is_resumed:  # else its verdict is awaited
+            self.screen.start(tried.resumed(jobs, self.state.total))
 
     def _started(self, one: Running) -> None:
         """Take note of a process that was created."""
@@ -179,22 +179,21 @@ class Runner:
         born = process.born(child.pid) if child.pid else None
         for job in one.jobs:
             job.status, job.worker, job.pid, job.attempt = "running", self.state.worker, child.pid, child.attempt
-            job.born = born
+            job.born, job.code = born, None
             self.taken.add(job.number)
 
     def tell_gain(self, one: Running) -> None:
-        """Print the gain of a stack."""
+        """Print that a stack trains, once it is known."""
         verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0)
-        if verdict and verdict.gain:
+        if verdict and verdict.why is None:
             one.is_known = True
-            gain = f"{verdict.gain:.1f} times as fast as one after another"
-            self.screen.show(f"{one.numbers} train as one network, {gain}")
+            self.screen.show(f"\n{tried.together(one, verdict)}")
 
     def look_at(self, one: Running) -> None:
         """Check whether a running job has ended, takes too long, or is hopeless."""
+        code, now = one.child.poll(), time.monotonic()
         if one.job.stack is not None and not one.is_known:
             self.tell_gain(one)
-        code, now = one.child.poll(), time.monotonic()
         if code is not None:
             self.running.remove(one)
             one.child.kill()  # ends what the job left running
@@ -215,9 +214,7 @@ class Runner:
     def conclude(self, one: Running, code: int) -> None:
         """Record the outcome of a job, or of those of a stack, and print it."""
         self.next_check = 0.0
-        has_begun = any((self.state.run_folder(job) / "summary.json").exists() for job in one.jobs)
-        if one.job.stack is not None and code and not has_begun and one.asked is None:
-            self.undo(one, code)
+        if one.job.stack is not None and code and self.ends_early(one, code):
             return
         logs = {job.number: process.tail(self.state.log(job), one.log_start) for job in one.jobs}
         with self.state.alone():
@@ -225,7 +222,7 @@ class Runner:
                 folder = self.state.run_folder(job)
                 ended, asked = own_end(folder, code, one.asked) if job.stack is not None else (code, one.asked)
                 record(job, folder, ended, goals(self.state), asked)
-                job.error = why(job, logs[job.number])
+                job.error = why(job, tried.telling(one, job, logs), one.ran_out_of_memory(code))
                 check_goals(job, folder, self.state.facts["goals"])
                 self.plan.tell(job, folder)
             self.report.write()
@@ -233,23 +230,24 @@ class Runner:
             if job.status in DONE:
                 self.screen.show(f"job {job.number} {job.status}{summed_up(job)}")
             elif not self.requests.first:
-                self.screen.fail(f"job {job.number} {job.status} (exit code {job.code})", logs[job.number])
+                log = logs[job.number] if job is one.job else [job.error or ""]  # of a stack: its log once
+                self.screen.fail(f"job {job.number}", f"{job.status} (exit code {job.code})", log)
+        if one.job.stack is not None and code == 0 and (text := tried.took(self.state, one)):
+            self.screen.show(text)
 
-    def undo(self, one: Running, code: int) -> None:
-        """If a stack did not start, run its jobs one after another, or in smaller stacks if it was too large."""
-        lines = process.tail(self.state.log(one.job), one.log_start)
-        verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0) if code == stacks.DECLINED else None
-        why = lines[-1] if lines else "the stack did not start"
-        numbers = [job.number for job in one.jobs]
-        verdict = verdict or stacks.Verdict(why=why, parts=stacks.halves(numbers) if code == KILLED else [])
+    def ends_early(self, one: Running, code: int) -> bool:
+        """Handle the end of a stack before its first checkpoint. Returns False for any other end."""
+        how = tried.ended(self.state, one, code)
+        if how is None:
+            return False
         with self.state.alone():
-            stacks.release(self.state.folder, one.jobs, verdict, is_refused=self.stack == "only")
-            self.taken -= set(numbers)
-        if self.stack == "only":
-            raise UserError(
-                f"{one.numbers} cannot train as one network: {verdict.why}\n"
-                "  expected jobs that can, since they exchange weights: docs/sweeps.md lists what has a stacked form"
-            )
-        sizes = " and ".join(str(len(part)) for part in verdict.parts)
-        how = f"train in stacks of {sizes}" if sizes else "run one after another"
-        self.screen.show(f"{one.numbers} {how}: {verdict.why}")
+            if how == "interrupted":
+                text = tried.put_back(one, code)
+            else:
+                text = tried.give_up(self.state, one, code, is_refused=self.stack == "only")
+                self.taken -= {job.number for job in one.jobs}
+            self.report.write()
+        if one.job.status == "refused":
+            raise UserError(text)
+        self.screen.show(text)
+        return True

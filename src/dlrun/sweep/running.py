@@ -10,6 +10,8 @@ from dlrun.errors import counted
 from dlrun.sweep import process
 from dlrun.sweep.job import Job
 
+KILLED = -9  # the exit code after SIGKILL
+
 if TYPE_CHECKING:
     from dlrun.sweep.cluster import Submitted
     from dlrun.sweep.forks import Forked
@@ -22,7 +24,7 @@ class Running:
     """A running job, or several that train together.
 
     job: the first of `jobs`. asked: the reason why it was asked to end ("timeout", "pruned", "stopped"). deadline: when
-    to kill it. is_known: whether a stack's verdict was printed.
+    to kill it. is_known: whether a stack's verdict was printed. memory_kills: see process.memory_kills.
     """
 
     jobs: list[Job]
@@ -34,10 +36,18 @@ class Running:
     asked: str | None = None
     deadline: float = float("inf")
     is_known: bool = False
+    memory_kills: int | None = field(default_factory=lambda: process.memory_kills())
 
     @property
     def job(self) -> Job:
         return self.jobs[0]
+
+    def ran_out_of_memory(self, code: int) -> bool | None:
+        """Whether the kernel ended the process for lack of memory; None if that is unknown."""
+        if code != KILLED:
+            return False
+        now = process.memory_kills()
+        return None if now is None or self.memory_kills is None else now > self.memory_kills
 
     @property
     def numbers(self) -> str:

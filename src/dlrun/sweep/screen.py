@@ -25,6 +25,7 @@ class Screen:
     def __init__(self) -> None:
         self.is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self.drawn, self.lines, self.began = 0.0, 0, time.monotonic()
+        self.told: dict[tuple[str, ...], str] = {}  # what was printed of failures, and the first such job
 
     @property
     def is_due(self) -> bool:
@@ -41,10 +42,14 @@ class Screen:
         self.clear()
         self._write(sys.stdout, printable(text) + "\n")
 
-    def fail(self, text: str, log: list[str]) -> None:
-        """Print a failure with the last lines of the job's log."""
-        self.show(text)
-        self._write(sys.stderr, "".join(f"  {printable(line)}\n" for line in log))
+    def fail(self, job: str, how: str, log: list[str]) -> None:
+        """Print a failure with the last lines of the job's log, or of which job the same was printed."""
+        before = self.told.setdefault((how, *log), job)
+        if before == job or not log:
+            self.show(f"{job} {how}")
+            self._write(sys.stderr, "".join(f"  {printable(line)}\n" for line in log))
+        else:
+            self.show(f"{job} {how}, as {before}")
 
     def clear(self) -> None:
         """Remove the live table, which is drawn again below the next lines."""

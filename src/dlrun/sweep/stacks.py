@@ -33,11 +33,16 @@ NUMBER = re.compile(r"[0-9.][0-9.eE+-]*")
 class Verdict:
     """The result of trying a stack before its first step.
 
-    gain: how many times as fast as one after another; None if it was not tried. why: the reason why it trains nothing.
-    parts: the jobs of smaller stacks that might train.
+    gain: how many times as fast as one after another, with the start of each job. step: how many times as long as that
+    of one job a step takes. seconds, alone: how long the stack took, and how long its jobs would have taken one after
+    another. None if they were not measured. why: the reason why it trains nothing. parts: the jobs of smaller stacks
+    that might train.
     """
 
     gain: float | None = None
+    step: float | None = None
+    seconds: float | None = None
+    alone: float | None = None
     why: str | None = None
     parts: list[list[int]] = field(default_factory=list)
 
@@ -47,8 +52,17 @@ def stack_folder(sweep: Path, number: int) -> Path:
     return within(sweep, "stacks", str(number))
 
 
+def has_checkpoint(sweep: Path, number: int) -> bool:
+    """Whether a stack can be continued."""
+    return any(stack_folder(sweep, number).glob("*.ckpt"))
+
+
+def verdict_file(sweep: Path, number: int) -> Path:
+    return within(sweep, "stacks", f"{number}.json")
+
+
 def write_verdict(sweep: Path, number: int, verdict: Verdict) -> None:
-    path = within(sweep, "stacks", f"{number}.json")
+    path = verdict_file(sweep, number)
     path.parent.mkdir(exist_ok=True)
     write_whole(path, json.dumps(asdict(verdict)) + "\n")
 
@@ -56,8 +70,9 @@ def write_verdict(sweep: Path, number: int, verdict: Verdict) -> None:
 def read_verdict(sweep: Path, number: int) -> Verdict | None:
     """The verdict on a stack, or None if there is none (yet)."""
     try:
-        content = json.loads(read_whole(within(sweep, "stacks", f"{number}.json")))
-        check_state(content, {"gain": float | None, "why": str | None, "parts": list})
+        content = json.loads(read_whole(verdict_file(sweep, number)))
+        numbers = dict.fromkeys(("gain", "step", "seconds", "alone"), float | None)
+        check_state(content, {**numbers, "why": str | None, "parts": list})
         verdict = Verdict(**content)
         return verdict if all(isinstance(part, list) for part in verdict.parts) else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
@@ -73,7 +88,7 @@ def release(sweep: Path, jobs: Sequence[Job], verdict: Verdict, is_refused: bool
             job.status, job.code, job.error = "refused", 2, verdict.why
     divide(jobs, verdict.parts)
     shutil.rmtree(stack_folder(sweep, number), ignore_errors=True)
-    within(sweep, "stacks", f"{number}.json").unlink(missing_ok=True)
+    verdict_file(sweep, number).unlink(missing_ok=True)
     with suppress(OSError):  # other stacks have files there
         within(sweep, "stacks").rmdir()
 

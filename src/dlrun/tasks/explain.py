@@ -21,7 +21,6 @@ from dlrun.spec import Image, Labelled, Tokens
 from dlrun.tasks.images import grid, image_figure
 
 LAYERS, MAPS, KERNELS = 6, 8, 64  # most that are drawn
-START = 4  # ids of words begin here; 0 is padding
 GATES = {"LSTM": ("input gate", "forget gate", "output gate"), "GRU": ("reset gate", "update gate"), "RNN_TANH": ()}
 
 Figures = dict[str, Callable]
@@ -129,8 +128,8 @@ def of_text(net: Recurrent, x: Tensor, spec: Tokens, predict: Callable, labels: 
     tokens = x[0][x[0] != 0].long()
     if not len(tokens):
         return {}
-    words = spec.words()
-    names = [words[k - START] if START <= k < START + len(words) else "?" for k in tokens.tolist()]
+    words = ["", "(start)", "?", "", *spec.words()]
+    names = [words[k] if k < len(words) else "?" for k in tokens.tolist()]
     inputs = net.embedding(tokens[None])
     for layer in net.layers[:-1]:
         inputs = layer(inputs)[0]

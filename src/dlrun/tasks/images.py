@@ -5,6 +5,7 @@ from functools import partial
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +24,9 @@ TITLES: dict[
     "denoised": ("denoised, test", ("with noise", "reconstructions")),
     "samples": ("samples", ()),
 }
+
+
+ROW = 10  # images of a strip
 
 
 def rescaled(batches: Iterator[Batch], data: SampleData, low: float, high: float) -> Iterator[Batch]:
@@ -102,6 +106,11 @@ def side_by_side(originals: Tensor, copies: Tensor) -> Tensor:
         tiles = torch.cat((images, missing)).unflatten(0, (5, rows)).transpose(0, 1).flatten(0, 1)  # row by row
         sheets.append(grid(tiles, 5))
     return torch.cat((sheets[0], sheets[0].new_ones(*sheets[0].shape[:2], 3 * _gap(originals)), sheets[1]), 2)
+
+
+def strip(images: Tensor, count: int = ROW) -> np.ndarray:
+    """The first images (N, C, H, W) in [0, 1] side by side, as bytes: (height, width, C)."""
+    return (grid(images[:count], count) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def image_figure(image: Tensor, title: str, heads: Sequence[str] = (), key: dict[str, tuple] | None = None) -> "Figure":

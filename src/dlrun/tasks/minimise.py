@@ -23,6 +23,8 @@ from dlrun.spec import Function
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
 
+SHOWN = 20  # most points in the table at the end
+KINK = 1e-2  # slopes to the left and to the right that differ by more, in parts of the slope or of 1, are no slope
 STEP = 1e-5  # of central differences, times max(1, |x|): about the cube root of the rounding of float64
 
 
@@ -73,7 +75,7 @@ class Minimise(SampleTask):
         self.path = Path(net.position)
         self.components |= {"update": self.update, "path": self.path}
         self.scores = {"f": "min"}
-        self.goal = "f"
+        self.goal = None if method == "none" else "f"  # a drawing is not better than another one
 
     def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         before = self.measured()
@@ -130,27 +132,54 @@ class Minimise(SampleTask):
         ends = self.net.position.detach().cpu().double().requires_grad_()
         at_ends = self.spec.at(ends)
         (slopes,) = torch.autograd.grad(at_ends.sum(), ends)
-        numeric = central_differences(self.spec, ends.detach())
+        left, right = one_sided_differences(self.spec, ends.detach())
+        numeric = (left + right) / 2
+        smooth = (right - left).abs() <= KINK * numeric.abs().clamp(min=1)  # False for what is not a number
         columns = (paths[0].tolist(), ends.tolist(), at_ends.tolist(), slopes.tolist(), numeric.tolist())
         names = ("start", "end", "f", "gradient", "numeric_gradient")
-        points = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        points: list[dict] = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        for place, is_smooth in zip(points, smooth.tolist(), strict=True):
+            if not all(is_smooth):
+                place["kinks"] = [name for name, good in zip(self.spec.names, is_smooth, strict=True) if not good]
+        errors = (slopes - numeric).abs()[smooth]
         return Report(
             figures,
             files={"path.csv": as_csv(self.spec.names, paths, values)},
-            numbers={"points": points, "gradient_error": (slopes - numeric).abs().max().item()},
+            numbers={"points": points, "gradient_error": errors.max().item() if len(errors) else None},
+            table=rows_of(points, self.spec.names, len(paths) > 1),
         )
 
 
 @torch.no_grad()
-def central_differences(spec: Function, points: Tensor) -> Tensor:
-    """(f(x + h) - f(x - h)) / 2 h for each variable, in float64: (points, variables) -> the same shape."""
+def one_sided_differences(spec: Function, points: Tensor) -> tuple[Tensor, Tensor]:
+    """The slopes to the left and to the right of points, for each variable, in float64: two (points, variables)."""
     points = points.double()
-    slopes = torch.empty_like(points)
+    left, right = torch.empty_like(points), torch.empty_like(points)
     for k in range(points.shape[1]):
         h = torch.zeros_like(points)
         h[:, k] = STEP * points[:, k].abs().clamp(min=1)
-        slopes[:, k] = (spec.at(points + h) - spec.at(points - h)) / (2 * h[:, k])
-    return slopes
+        value = spec.at(points)
+        left[:, k] = (value - spec.at(points - h)) / h[:, k]
+        right[:, k] = (spec.at(points + h) - value) / h[:, k]
+    return left, right
+
+
+def central_differences(spec: Function, points: Tensor) -> Tensor:
+    """(f(x + h) - f(x - h)) / 2 h for each variable, in float64: (points, variables) -> the same shape."""
+    left, right = one_sided_differences(spec, points)
+    return (left + right) / 2
+
+
+def rows_of(points: list[dict], names: tuple[str, ...], moved: bool) -> list[list[str]]:
+    """A table of points: where they began if they moved, where they are, f, and of one variable the derivative."""
+    with_slope = len(names) == 1
+    rows = [["from"] * moved + [*names, "f"] + ["f'"] * with_slope]
+    for place in points[:SHOWN]:
+        slope = "kink" if place.get("kinks") else f"{place['gradient'][0] + 0.0:.6g}"
+        start = ", ".join(f"{number:.6g}" for number in place["start"])
+        numbers = [f"{number + 0.0:.6g}" for number in (*place["end"], place["f"])]
+        rows.append([start] * moved + numbers + [slope] * with_slope)
+    return rows
 
 
 def as_csv(names: tuple[str, ...], paths: np.ndarray, values: np.ndarray) -> str:

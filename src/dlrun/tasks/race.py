@@ -1,11 +1,13 @@
-"""Time the product of a row [1, n] with a column [n, 1] on the processor and on a GPU, over n.
+"""Time the product of a random row [1, n] with a random column [n, 1] on the processor and on a GPU, over n.
 
-Source: the book, section 1.5.3, figure 1.21: ten calls to warm up, then the mean of ten.
+Source: the book, section 1.5.3, figure 1.21: ten calls to warm up, then ten that are timed.
+Deviation: the median of the ten, which another program on the machine hardly moves, where the book has the mean.
 """
 
 import time
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -60,8 +62,8 @@ class Race(SampleTask):
     def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         share = clock.batch / max(1, clock.steps_per_epoch - 1)
         n = round(self.spec.low[0] * (self.spec.high[0] / self.spec.low[0]) ** share)
-        values = torch.randn(1, n)
-        times = [milliseconds(self.net, values.to(each)) for each in self.devices]
+        row, column = torch.randn(1, n), torch.randn(n, 1)
+        times = [milliseconds(self.net, row.to(each), column.to(each)) for each in self.devices]
         self.times.rows.append([n, *times])
         return {name: torch.tensor(value) for name, value in zip(self.scores, times, strict=True)}
 
@@ -73,20 +75,21 @@ class Race(SampleTask):
         names = ["n", *self.scores]
         rows = self.times.rows
         times = [dict(zip(names, row, strict=True)) for row in rows]
-        return Report({"race": partial(race, names[1:], rows)}, numbers={"times": times})
+        table = [names, *([f"{row[0]:.0f}", *(f"{time:.4g}" for time in row[1:])] for row in rows)]
+        return Report({"race": partial(race, names[1:], rows)}, numbers={"times": times}, table=table)
 
 
 @torch.no_grad()
-def milliseconds(run: Callable[[Tensor], Tensor], values: Tensor) -> float:
-    """The mean time of a call, after as many calls to warm up; on a GPU until it has finished."""
-    for _ in range(2):
-        wait(values.device)
+def milliseconds(run: Callable[[Tensor, Tensor], Tensor], row: Tensor, column: Tensor) -> float:
+    """The median time of a call, after as many calls to warm up; on a GPU until it has finished."""
+    times = []
+    for _ in range(2 * CALLS):
+        wait(row.device)
         start = time.perf_counter()
-        for _ in range(CALLS):
-            run(values)
-        wait(values.device)
-        mean = (time.perf_counter() - start) / CALLS * 1000
-    return mean
+        run(row, column)
+        wait(row.device)
+        times.append((time.perf_counter() - start) * 1000)
+    return median(times[CALLS:])
 
 
 def wait(device: torch.device) -> None:

@@ -30,14 +30,17 @@ Function = Callable[[Tensor], Tensor]
 AT_ONCE = 4096  # points of a plane: the activations of all its 90,000 would leave the caches, and take 5 times as long
 
 
-def report(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> Report:
+def report(
+    predict: Function, decide: Function, data: SampleData, spec: Learnable, has_probabilities: bool = True
+) -> Report:
     """Figures and numbers of the test split, and the predictions for val if the data is in folds.
 
     predict: inputs -> probabilities (B, classes) or real outputs. decide: probabilities -> classes (B,).
+    has_probabilities: whether what `predict` gives for classes are probabilities, and not only scores.
     """
     whole = Report()
     if spec.classes:
-        whole = report_classes(predict, decide, data, spec)
+        whole = report_classes(predict, decide, data, spec, has_probabilities)
     elif isinstance(spec, Table | Columns | Series):
         whole = report_targets(predict, data, spec)
     if getattr(data, "folds", 0):
@@ -70,8 +73,10 @@ def _draw_line(data: SampleData, predict: Function, spec: Table | Columns | Seri
     return fitted_line(_all(data, "train"), _all(data, "test"), partial(_predict_at, data, predict), spec)
 
 
-def _draw_boundary(data: SampleData, predict: Function, spec: Table, labels: Sequence[str]) -> "Figure":
-    return decision_boundary(_all(data, "train"), partial(_predict_at, data, predict), spec, labels)
+def _draw_boundary(
+    data: SampleData, predict: Function, spec: Table, labels: Sequence[str], has_probabilities: bool
+) -> "Figure":
+    return decision_boundary(_all(data, "train"), partial(_predict_at, data, predict), spec, labels, has_probabilities)
 
 
 def _predict_at(data: SampleData, predict: Function, points: np.ndarray) -> np.ndarray:
@@ -92,7 +97,9 @@ def _joined(pairs: Sequence[Sequence[Tensor]]) -> tuple[np.ndarray, np.ndarray]:
     return y, out
 
 
-def report_classes(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> Report:
+def report_classes(
+    predict: Function, decide: Function, data: SampleData, spec: Learnable, has_probabilities: bool
+) -> Report:
     """Figures and numbers by class. predict: inputs -> probabilities (B, classes); decide: -> classes (B,)."""
     k, labels = spec.classes or 0, labels_of(data, spec)
     y, best, p = _judged(predict, decide, data)
@@ -101,8 +108,9 @@ def report_classes(predict: Function, decide: Function, data: SampleData, spec: 
     if isinstance(spec, Image) and (sheet := before_and_after(data)) is not None:
         figures["augmented"] = partial(image_figure, sheet, "originals above, three random augmentations of each below")
     if isinstance(spec, Table) and spec.features == 2:
-        figures["decision_boundary"] = partial(_draw_boundary, data, predict, spec, labels)
-    figures |= _probability_figures(y, best, p, labels)
+        figures["decision_boundary"] = partial(_draw_boundary, data, predict, spec, labels, has_probabilities)
+    more = _probability_figures(y, best, p, labels)
+    figures |= {name: figure for name, figure in more.items() if has_probabilities or name != "calibration"}
     counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
     numbers = {
         "acc_per_class": {label: correct / total if total else None for label, correct, total in counts},

@@ -20,7 +20,7 @@ from dlrun.system.replay import StepReplay
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.explain import explain
 from dlrun.tasks.losses.balance import balance_of
-from dlrun.tasks.losses.criterion import make_loss
+from dlrun.tasks.losses.criterion import gives_probabilities, make_loss
 from dlrun.tasks.losses.penalty import Penalty
 from dlrun.tasks.metrics.outcomes import OUTCOMES
 from dlrun.tasks.metrics.scoring import Scoring
@@ -289,6 +289,7 @@ class Supervised(SampleTask):
         return explain(self.evaluated(), x, self.spec, labels, self.predict) if labels else {}
 
     def report(self, data: SampleData) -> Report:
-        weights, whole = self.penalty.report(self.evaluated()), report(self.predict, self.decide, data, self.spec)
+        weights = self.penalty.report(self.evaluated())
+        whole = report(self.predict, self.decide, data, self.spec, gives_probabilities(self.loss))
         whole.figures, whole.numbers = weights.figures | whole.figures, whole.numbers | weights.numbers
         return whole

@@ -64,6 +64,8 @@ def results(training: Training, data: Data, outcome: Outcome, test: dict[str, fl
         "samples_per_second": round(sorted(speeds)[len(speeds) // 2], 1) if speeds else None,
         "peak_memory_mb": peak_memory(training.task.device.torch_device),
     }
+    if run.table:
+        entries["table"] = run.table
     if skipped := sum(update.skipped for update in task.named_updates().values()):
         entries["skipped_steps"] = skipped
     return entries

@@ -193,7 +193,7 @@ class Session:
             except UserError as error:
                 with suppress(OSError):
                     run.print(f"{error}")
-            except OSError:
+            except (OSError, MemoryError):
                 pass  # the error that led here is the one to report
         with suppress(OSError):
             run.close()

@@ -124,7 +124,7 @@ def final_table(
     width: int = 10_000,
 ) -> str:
     """The table printed at the end: val metrics of the best epoch above those of the test split; below each other if
-    the terminal is too narrow. Then the test figures of each class, if per_class has them.
+    the terminal is too narrow. Then the test figures of each class, if per_class has them, and the report's table.
 
     baselines: metrics of the test split without learning, by name. tested: the split of these, val if there is no test.
     """
@@ -145,6 +145,7 @@ def final_table(
     if max(map(len, text.splitlines())) >= width:
         text = table([list(column) for column in zip(*rows, strict=True)])
     classes = f"\n\n{of_classes(per_class)}" if isinstance(per_class, dict) else ""
+    classes += f"\n\n{table(run.table)}" if run.table else ""
     return f"\n{text}{classes}\n\n{why}; {counted(clock.step, 'step')} in {clock.seconds:.1f} s; {run.folder}"
 
 

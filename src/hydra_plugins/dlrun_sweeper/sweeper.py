@@ -60,7 +60,10 @@ class JobSweeper(Sweeper):
         self.loader = hydra_context.config_loader
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run all jobs and report them. Exits with 1 if a job failed, with 128 + N if signal N stopped the sweep."""
+        """Run all jobs and report them.
+
+        Exits with 1 if a job failed, with 2 if all were refused, with 128 + N if signal N stopped the sweep.
+        """
         from dlrun.config.hydra_section import check_launcher
         from dlrun.config.saved import container
         from dlrun.output.json_line import ENDING
@@ -76,7 +79,6 @@ class JobSweeper(Sweeper):
         from dlrun.sweep.slots import Slots
         from dlrun.sweep.space import read_axes
 
-        note = ""
         settings, arguments = self.read_settings(arguments)
         axes = read_axes(arguments, self.loader)
         base = self.compositions(axes, not isinstance(settings, Grid))
@@ -85,10 +87,14 @@ class JobSweeper(Sweeper):
         is_here = launcher["_target_"] == "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
         start = forks.prepare() if is_here else None
         slots = Slots.of(settings, str(self.config.trainer.device)) if is_here else Slots(settings.jobs, None, [])
+        alone = "sweep.job_timeout" if settings.job_timeout else "" if is_here else "a cluster"
+        note = ""
+        if alone and not isinstance(settings, Population) and settings.stack != "off":
+            note = f"sweep.stack={settings.stack} with {alone}: each job is a process of its own, in no stack"
         if isinstance(settings, Search):
             from dlrun.sweep.search import Optuna
 
-            stack = settings.stack if is_here and not settings.job_timeout else "off"
+            stack = "off" if alone else settings.stack
             plan: Plan = Optuna(settings, axes, self.config.trainer.epochs, stack)
             jobs: list[Job] = []
         elif isinstance(settings, Population):
@@ -99,8 +105,7 @@ class JobSweeper(Sweeper):
             stacks.join(jobs)
         else:
             plan, jobs = Plan(), [Job(i, point) for i, point in enumerate(grid(axes))]
-            if is_here and not settings.job_timeout:
-                note = stacks.plan(jobs, settings.stack, slots.num)
+            note = note or stacks.plan(jobs, settings.stack, slots.num)
         screen = Screen()
         with self.opened(settings, arguments, axes, base, jobs) as state:
             ENDING.folder = state.folder
@@ -119,7 +124,8 @@ class JobSweeper(Sweeper):
             stopped = runner.run()
         screen.show(closing(state, stopped))
         if stopped or any(job.code not in (0, None) and job.status != "pruned" for job in state.jobs):
-            sys.exit(128 + stopped if stopped else 1)
+            is_refused = all(job.status == "refused" for job in state.jobs)
+            sys.exit(128 + stopped if stopped else 2 if is_refused else 1)
 
     def opened(
         self, settings: "Settings", arguments: list[str], axes: "list[Axis]", base: dict, jobs: "list[Job]"
@@ -187,8 +193,8 @@ class JobSweeper(Sweeper):
     def compositions(self, axes: "list[Axis]", is_search: bool) -> dict[str, object]:
         """Compose the configs of the jobs, one per combination of config groups, to compare them when a sweep resumes.
 
-        Raises UserError if none can be composed, for example because of an unknown key; for a search also if the ends
-        of its axes are not valid values.
+        Raises UserError if none can be composed, for example because of an unknown key, or if all are refused for the
+        same reason; for a search also if one of the ends of its axes is not a valid value.
         """
         from dlrun.config.check import check
         from dlrun.config.explain import explain
@@ -196,25 +202,36 @@ class JobSweeper(Sweeper):
 
         choices = [axis for axis in axes if axis.is_swept and axis.rows and any(map(self._is_group, axis.keys))]
         bases: dict[str, object] = {}
-        refused = ""
+        refused, problems, is_valid = "", list[UserError](), False
         for rows in islice(product(*(axis.rows for axis in choices)), COMBINATIONS):
             chosen = dict(zip(map(id, choices), rows, strict=True))
-            for high in (False, True) if is_search else (False,):
+            for high in (False, True):
+                if high and not is_search and not problems:
+                    break
                 point = [o for axis in axes for o in (chosen[id(axis)] if id(axis) in chosen else axis.end(high))]
                 try:
                     config = self.loader.load_sweep_config(self.config, point)
-                    if is_search:
-                        keys = [str(key) for key in config if key not in ("hydra", "sweep")]
-                        check(plain(OmegaConf.masked_copy(config, keys)), dict(config.hydra.runtime.choices))
+                    keys = [str(key) for key in config if key not in ("hydra", "sweep")]
+                    values = plain(OmegaConf.masked_copy(config, keys)) if is_search or not is_valid else {}
                 except UserError:
                     raise
                 except Exception as error:  # Hydra and OmegaConf can raise any exception
                     refused = refused or explain(error, point)
                     continue
                 base = {k: v for k, v in container(config, resolve=False).items() if k not in ("hydra", "sweep")}
+                try:
+                    if values:
+                        check(values, dict(config.hydra.runtime.choices))
+                    is_valid = True
+                except UserError as error:
+                    if is_search:
+                        raise
+                    problems.append(error)
                 bases.setdefault(" ".join(override for row in rows for override in row), base)
         if not bases:
             raise UserError(refused)
+        if problems and not is_valid and not refused and len({str(problem) for problem in problems}) == 1:
+            raise problems[0]
         return bases
 
     def _is_group(self, key: str) -> bool:

@@ -13,7 +13,6 @@ from toys import DEVICE, NAMES, composed, make_update, seeded
 from dlrun.clock import Clock
 from dlrun.config.build import build
 from dlrun.config.check import check
-from dlrun.data.envs.envs import Envs
 from dlrun.errors import PairingError, UserError
 from dlrun.models.policy import Normaliser
 from dlrun.optim.buffers import BufferSnapshot
@@ -25,6 +24,7 @@ from dlrun.tasks.rl.ppo import kl, surrogate
 from dlrun.tasks.rl.replay import Replay
 from dlrun.tasks.rl.returns import RewardScale, explained_variance, gae, rewards_to_go
 from dlrun.tasks.rl.trpo import conjugate_gradients
+from dlrun.train.session import Session
 
 EXACT = ["reinforce", "reinforce_baseline", "a2c", "ppo", "trpo", "dqn", "double_dqn", "dueling_dqn"]
 MODELS = [*EXACT, "a3c"]  # its workers are not deterministic
@@ -249,9 +249,7 @@ def test_normaliser_and_reward_scale_against_numpy():
     ],
 )
 def test_settings_that_do_not_fit_are_refused(overrides, words):
-    data = Envs(
-        **{k: v for k, v in build(composed("data=cartpole"))["data"].__dict__.items() if k != "config_spec"}, spec=Env()
-    )
+    data = build(composed("data=cartpole"))["data"]
     with pytest.raises(UserError, match=words):
         make_task(overrides[0].removeprefix("model="), data, *overrides[1:]).steps(data)
 
@@ -291,6 +289,28 @@ def test_a_run_that_ends_before_it_learns_is_refused():
         UserError, match="task.learning_starts=2001 frames before the first update, and the run has only 2000"
     ):
         next(iter(task.batches(data, Clock(0, 2, 10))))
+
+
+def test_a_target_net_that_is_never_renewed_is_refused():
+    data = build(composed("data=cartpole", "data.epoch_frames=4096"))["data"]
+    task = make_task("dqn", data, "task.target_update_interval=33", "task.num_steps=16")
+    words = "task.target_update_interval=33 rounds, and the run has only 32: the target net would never be renewed"
+    with pytest.raises(UserError, match=words):
+        next(iter(task.batches(data, Clock(0, 2, 10))))
+
+
+@pytest.mark.parametrize("model", ["dqn", "q_learning"])
+def test_exploration_does_not_grow(model):
+    config = compose(f"model={model}", "task.epsilon_start=0.1", "task.epsilon_end=0.5", "trainer.device=cpu")
+    with pytest.raises(
+        UserError, match=r"task.epsilon_end=0.5 is more than task.epsilon_start=0.1(?s:.*)expected it to"
+    ):
+        Session(*config)
+
+
+def test_a_reward_scale_that_leaves_nothing_is_refused():
+    with pytest.raises(UserError, match=r"task.reward_scale=1e-300: expected a number >= 1e-06"):
+        compose("model=dqn", "task.reward_scale=1e-300")
 
 
 @pytest.mark.parametrize("pair", ["ppo digits", "dqn moons", "mlp cartpole", "resnet18 gym"])
@@ -523,6 +543,15 @@ def test_next_values_of_a_rollout_are_those_before_the_reset():
     assert len(rollout.bootstrap_obs) == 2 + 2 and rollout.truncated[2].all() and not rollout.truncated[[0, 1, 3]].any()
     values = np.arange(8.0).reshape(4, 2)
     assert rollout.next_values(values, np.array([10.0, 11, 20, 21])).tolist() == [[2, 3], [4, 5], [20, 21], [10, 11]]
+
+
+def test_the_collector_of_an_older_run_knows_its_last_episodes():
+    collector = Collector(Toy().spec, DEVICE)
+    collector.load_state_dict({"recent": [[3.0, 8], [5.0, 8]]})
+    assert collector.means() == (4.0, 8.0)
+    again = Collector(Toy().spec, DEVICE)
+    again.load_state_dict(collector.state_dict())
+    assert again.history == [(3.0, 8), (5.0, 8)]
 
 
 # Runs

@@ -6,20 +6,23 @@ not at an end (Pardo et al. 2018).
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from dlrun.config.signatures import is_allowed
 from dlrun.errors import EnvError, UserError, first_line, nearest, raised
-from dlrun.spec import Env
+from dlrun.spec import Env, ObsShape
 
 if TYPE_CHECKING:
     import gymnasium
     from numpy.typing import ArrayLike
 
-PROJECT_ENVS = {"Maze-v0": "dlrun.data.envs.maze"}  # modules that register an environment of this project
+PROJECT_ENVS = {
+    "Maze-v0": "dlrun.data.envs.maze",
+    "SmallBreakout-v0": "dlrun.data.envs.breakout_env",
+}  # modules that register an environment of this project
 LONGEST = 10_000  # steps of an episode if the environment has no time limit
 WRAPPED = "register the wrapped environment in a package:\n  DL_RUN_ALLOW=package dl-run data=gym data.id=package:id"
 
@@ -32,27 +35,27 @@ def read_spec(id: str) -> Env:
     obs, actions = env.observation_space, env.action_space
     env.close()
     if isinstance(obs, Discrete):
-        size = int(obs.n)
-    elif isinstance(obs, Box) and len(obs.shape) == 1:
-        size = obs.shape[0]
+        shape: ObsShape = (int(obs.n),)
+    elif isinstance(obs, Box) and (len(obs.shape) == 1 or is_image(obs)):
+        shape = cast(ObsShape, as_arrays(obs, np.zeros((1, *obs.shape), obs.dtype)).shape[1:])
     else:
         images = "images, " if len(getattr(obs, "shape", None) or ()) in (2, 3) else ""
         way = f"gymnasium.wrappers.TransformObservation can make a vector of it: {WRAPPED}"
         if obs.is_np_flattenable:  # not a Sequence or Graph, whose length changes
             way = f"gymnasium.wrappers.FlattenObservation makes a vector of it: {WRAPPED}"
         raise UserError(
-            f"data.id={id} observes {images}{obs}: expected a vector of real numbers, Box(n,), or states, "
-            f"Discrete(n)\n  {way}"
+            f"data.id={id} observes {images}{obs}: expected a vector of real numbers, Box(n,), states, Discrete(n), "
+            f"or images of whole numbers, Box(height, width[, channels]) of uint8 or bool\n  {way}"
         )
     is_states = isinstance(obs, Discrete)
     if isinstance(actions, Discrete) and not actions.start:
-        return Env((size,), int(actions.n), states=is_states)
+        return Env(shape, int(actions.n), states=is_states)
     if not isinstance(actions, Box) or len(actions.shape) != 1 or not actions.is_bounded():
         raise UserError(
             f"data.id={id} takes {actions}: expected Discrete(n), or Box(n,) with bounds\n"
             f"  gymnasium.wrappers.TransformAction converts actions: {WRAPPED}"
         )
-    return Env((size,), None, tuple(actions.low.tolist()), tuple(actions.high.tolist()), states=is_states)
+    return Env(shape, None, tuple(actions.low.tolist()), tuple(actions.high.tolist()), states=is_states)
 
 
 def open_env(id: str, limit: int | None = None, render: str | None = None) -> "gymnasium.Env":
@@ -98,13 +101,27 @@ def open_env(id: str, limit: int | None = None, render: str | None = None) -> "g
         ) from None
 
 
-def vectors(space: "gymnasium.Space", obs: "ArrayLike") -> np.ndarray:
-    """Return observations as float32 (N, features): vectors as they are, states one-hot."""
+def is_image(space: "gymnasium.Space") -> bool:
+    """Whether observations are images whose pixels are in 0 .. 255, or black and white."""
+    return len(space.shape or ()) in (2, 3) and space.dtype in (np.uint8, np.bool_)
+
+
+def as_arrays(space: "gymnasium.Space", obs: "ArrayLike") -> np.ndarray:
+    """Return observations as float32 (N, features), vectors as they are and states one-hot, or as uint8 (N, C, H, W).
+
+    Images without channels get one. The channels are the last axis of an image unless the first one is shorter.
+    """
     from gymnasium.spaces import Discrete
 
     if isinstance(space, Discrete):
         return np.eye(int(space.n), dtype=np.float32)[np.asarray(obs) - int(space.start)]
-    return np.array(obs, np.float32)
+    if not is_image(space):
+        return np.array(obs, np.float32)
+    images = np.asarray(obs)
+    images = images.astype(np.uint8) * np.uint8(255 if images.dtype == np.bool_ else 1)
+    if images.ndim == 3:
+        return images[:, None]
+    return images if images.shape[1] < images.shape[3] else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
 class VectorEnvs:
@@ -120,10 +137,10 @@ class VectorEnvs:
         self.actions: list[np.ndarray] = []
 
     def reset(self, seed: int) -> np.ndarray:
-        """Start new episodes; return observations (N, features)."""
+        """Start new episodes; return observations (N, ...)."""
         self.seed, self.actions = seed, []
         try:
-            obs = vectors(self.space, self.envs.reset(seed=seed % 2**31)[0])
+            obs = as_arrays(self.space, self.envs.reset(seed=seed % 2**31)[0])
         except Exception as error:  # foreign code may raise anything
             raise self._failed(f"raised {type(error).__name__}: {error}") from error
         if not np.isfinite(obs).all():
@@ -137,11 +154,11 @@ class VectorEnvs:
             obs, rewards, terminated, truncated, info = self.envs.step(actions)
         except Exception as error:  # foreign code may raise anything
             raise self._failed(f"raised {type(error).__name__}: {error}") from error
-        obs = final = vectors(self.space, obs)
+        obs = final = as_arrays(self.space, obs)
         if "final_obs" in info:
             final = obs.copy()
             for i in np.flatnonzero(info["_final_obs"]):
-                final[i] = vectors(self.space, [info["final_obs"][i]])[0]
+                final[i] = as_arrays(self.space, [info["final_obs"][i]])[0]
         if not all(np.isfinite(values).all() for values in (obs, final, rewards)):
             raise self._failed("gave a number that is not finite")
         return obs, rewards.astype(np.float32), terminated, truncated & ~terminated, final

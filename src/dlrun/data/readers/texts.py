@@ -1,4 +1,4 @@
-"""Readers of texts: the IMDB reviews as published or as Keras's arrays."""
+"""Readers of texts: the IMDB reviews as published or as Keras's arrays; your own texts without labels."""
 
 import os
 import tarfile
@@ -8,11 +8,12 @@ from pathlib import Path
 
 from dlrun.data.readers.keras_reviews import keras_reviews
 from dlrun.data.sources.fetch import fetch
-from dlrun.data.texts.corpus import CACHE, Corpus, Text, cached
+from dlrun.data.texts.corpus import CACHE, Corpus, Text, cached, safe_name
 from dlrun.data.texts.files import below, stamps, text_files
 from dlrun.data.walk import read_bytes
 from dlrun.errors import DataError
-from dlrun.types import Name, Tokenization
+from dlrun.paths import find
+from dlrun.types import DataPath, Name, Tokenization
 
 _REVIEWS = [(split, label, name) for split in ("train", "test") for label, name in enumerate(("neg", "pos"))]
 
@@ -63,6 +64,25 @@ def _from_archive(archive: Path) -> Iterator[Text]:
             raise DataError(f"{archive} has no texts in {folder}: expected the reviews as published")
         for _, content in sorted(reviews[folder]):
             yield Text(split == "test", label, content)
+
+
+def plain(*, data_dir: str, root: DataPath, tokens: Tokenization) -> Corpus:
+    """Read texts without labels: all .txt files below a folder, a text each, or the lines of one file.
+
+    All of them are training texts.
+    """
+    source = find(root, Path(os.path.expanduser(data_dir)), "data.source.root", "a folder of .txt files, or a file")
+    files = [source] if source.is_file() else text_files(source)
+    contents = ["plain", str(source.resolve()), source.is_file(), stamps(files)]
+    return cached(Path(os.path.expanduser(data_dir)) / CACHE, contents, lambda: _unlabelled(source, files), None,
+                  safe_name(source.stem), tokens)  # fmt: skip
+
+
+def _unlabelled(source: Path, files: list[Path]) -> Iterator[Text]:
+    for path in files:
+        content = read_bytes(path)
+        for text in content.splitlines() if path == source else [content]:
+            yield Text(False, 0, text)
 
 
 def imdb_keras(*, data_dir: str, folder: Name, tokens: Tokenization) -> Corpus:

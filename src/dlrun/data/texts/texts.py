@@ -32,9 +32,14 @@ class _TokensWithWords(Tokens):
     """Tokens that can return their vocabulary, by a plain function: copies of a net then do not copy the data."""
 
     get_words: Callable[[], tuple[str, ...]] = tuple
+    of_finished_run: bool = False
 
     def words(self) -> tuple[str, ...]:
         return self.get_words()
+
+    @property
+    def is_restored(self) -> bool:
+        return self.of_finished_run
 
 
 class Texts(OnDevice):
@@ -78,6 +83,7 @@ class Texts(OnDevice):
         self.layout = (length, pad == "pre", truncate == "pre", start)
         self.config_spec, self.classes, self.labels, self.tokens = spec, spec.classes, spec.labels, tokens
         self.get_words: Callable[[], tuple[str, ...]] = lambda: self._words()
+        self.is_restored = False  # whether the words are those of a finished run
         self.loaded: tuple[Corpus, dict[str, np.ndarray], np.ndarray] | None = None
         self.header_lines: dict[str, str] = {}
         self.words: tuple[str, ...] = ()  # the words with the ids 4, 5, ...; empty before they are known
@@ -88,7 +94,8 @@ class Texts(OnDevice):
         if self.classes is None:
             self._read()
         config_spec = self.config_spec
-        return _TokensWithWords(config_spec.length, config_spec.vocab, self.classes, self.labels, self.get_words)
+        shape = (config_spec.length, config_spec.vocab, self.classes, self.labels)
+        return _TokensWithWords(*shape, self.get_words, self.is_restored)
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError if it does not match the spec."""
@@ -110,13 +117,9 @@ class Texts(OnDevice):
         return {"words": list(self.words), "labels": list(self.spec.labels)}
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
-        """Prepare `encode` without reading any data.
-
-        The spec then has no words: a network that is built from it reads no file of vectors, since its weights will be
-        loaded.
-        """
-        self.device, self.words = device, tuple(fitted["words"])
-        self.labels, self.get_words = tuple(fitted["labels"]), tuple
+        """Prepare `encode` without reading any data."""
+        self.device, self.words, self.is_restored = device, tuple(fitted["words"]), True
+        self.labels = tuple(fitted["labels"])
         self.classes = self.classes or len(self.labels)
 
     def load_like(self, fitted: dict, device: torch.device) -> None:
@@ -170,7 +173,7 @@ class Texts(OnDevice):
         return {name: splits[name] for name in ("train", "val")}
 
     def _words(self) -> tuple[str, ...]:
-        if not self.words:
+        if not self.words and not self.is_restored:
             corpus, _, ids = self._read()
             self.words = words_of(corpus, ids)
         return self.words

@@ -26,7 +26,7 @@ from dlrun.tasks.generative.adversarial import frozen
 from dlrun.tasks.generative.gan import nonsaturating_critic, nonsaturating_generator
 from dlrun.tasks.generative.latent import apply_in_chunks, latent_figures, noise
 from dlrun.tasks.generative.quality import ClassifierLoader, Quality, sliced_wasserstein
-from dlrun.tasks.images import first_inputs, grid, means, rescaled, sheets, side_by_side
+from dlrun.tasks.images import ROW, first_inputs, grid, means, rescaled, sheets, side_by_side, strip
 from dlrun.types import Size
 
 
@@ -148,4 +148,6 @@ class AdversarialAutoencoder(SampleTask):
         """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
         figures = sheets(self.preview(data, "test"))
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
-        return Report(figures | latent_figures(self.evaluated().encoder, self.predict, batches, self.spec))
+        x = first_inputs(batches(), ROW)
+        rows = {"originals": strip(x), "reconstructions": strip(self.predict(x))}
+        return Report(figures | latent_figures(self.evaluated().encoder, self.predict, batches, self.spec), rows=rows)

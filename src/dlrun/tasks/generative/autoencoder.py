@@ -24,7 +24,7 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.generative.latent import apply_in_chunks, latent_figures
 from dlrun.tasks.generative.pca import components, project
-from dlrun.tasks.images import first_inputs, image_figure, means, rescaled, sheets, side_by_side
+from dlrun.tasks.images import ROW, first_inputs, image_figure, means, rescaled, sheets, side_by_side, strip
 from dlrun.types import NonNegative
 
 
@@ -128,6 +128,14 @@ class Autoencoder(SampleTask):
         pairs = lambda: ((x, project(noisy, *linear)) for x, noisy in self._noisy(data, "test"))  # noqa: E731
         pca = means({"mse": (copy - x).square().flatten(1).mean(1)} for x, copy in pairs())
         sheet = side_by_side(*next(pairs()))
+        x, noisy = next(self._noisy(data, "test"))
+        x, noisy = x[:ROW], noisy[:ROW]
+        rows = {"originals": x} | ({"with noise": noisy} if self.noise else {})
+        rows |= {
+            "reconstructions": self.predict(noisy),
+            f"{len(linear[1])} principal components": project(noisy, *linear),
+        }
         heads = ("originals", f"from {len(linear[1])} principal components")
         figures["pca_reconstructions"] = partial(image_figure, sheet, "PCA reconstructions, test", heads)
-        return Report(figures, numbers={"pca_mse": pca["mse"]})
+        strips = {label: strip(images.float()) for label, images in rows.items()}
+        return Report(figures, numbers={"pca_mse": pca["mse"]}, rows=strips)

@@ -33,7 +33,7 @@ from dlrun.types import Few, NonNegative, Size
 SWEPT, REACH = 10, 0.95  # values of a continuous code on a sheet, from -REACH to REACH
 TITLES = {
     "samples": "samples: a category in each row, the same noise in each column",
-    "code": "continuous code {} from -0.95 to 0.95 in each row, which is a category",
+    "code": "each row a category, along which continuous code {} grows from -0.95 to 0.95",
     "clusters": "test images that Q takes for each category (rows)",
 }
 

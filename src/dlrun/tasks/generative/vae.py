@@ -26,12 +26,14 @@ from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.generative.latent import apply_in_chunks, latent_figures, noise
 from dlrun.tasks.generative.quality import ClassifierLoader, Quality
 from dlrun.tasks.images import (
+    ROW,
     first_inputs,
     grid,
     means,
     rescaled,
     sheets,
     side_by_side,
+    strip,
 )
 from dlrun.types import NonNegative, Positive, Range, Size
 
@@ -167,7 +169,9 @@ class Vae(SampleTask):
         """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
         figures = sheets(self.preview(data, "test"))
         net, batches = self.evaluated(), lambda: rescaled(data.batches("test"), data, 0.0, 1.0)
-        return Report(figures | latent_figures(lambda x: net(x)[0], self.predict, batches, self.spec))
+        x = first_inputs(batches(), ROW)
+        rows = {"originals": strip(x), "reconstructions": strip(self.predict(x))}
+        return Report(figures | latent_figures(lambda x: net(x)[0], self.predict, batches, self.spec), rows=rows)
 
 
 def kl_to_standard(mean: Tensor, log_var: Tensor) -> Tensor:

@@ -43,6 +43,11 @@ def make_loss(
     return _own(call, spec) if is_own else call
 
 
+def gives_probabilities(loss: Loss) -> bool:
+    """Whether the sigmoid or softmax of outputs that learn by this loss are probabilities, and not only scores."""
+    return _name(loss)[0] not in ("hinge", "perceptron")
+
+
 def _name(call: Loss) -> tuple[str, str]:
     """Return the name and module of a function with its keys, or of an object's class."""
     named = call.func if isinstance(call, partial) else type(call)

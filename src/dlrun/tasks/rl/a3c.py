@@ -5,7 +5,7 @@ Source: Mnih et al. 2016, algorithm S3; the book, sections 14.5 and 14.5.3. A wo
 Recht et al. 2011). The order of the updates depends on the machine. So two runs with the same seed differ, and a
 resumed run is not bit-identical to an uninterrupted one. A resume loses no learning, but a checkpoint in mid-epoch may
 be taken while workers write to the weights, as may the copies that they pull.
-Deviation from the book: an episode's last reward is not replaced by -1.
+The book replaces the last reward of an episode by -1: task.end_reward=-1.
 Logged: return, length, policy_loss, value_loss, entropy, explained_variance.
 """
 
@@ -33,7 +33,7 @@ from dlrun.system.torch_internals import skip_compiler_import
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.a2c import Loss
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import RECENT, Collector
+from dlrun.tasks.rl.collector import Collector
 from dlrun.tasks.rl.workers import WorkerPool, receive
 from dlrun.types import Fraction, NonNegative, Processes, Size
 
@@ -128,8 +128,8 @@ class A3C(RLTask[Report]):
         """Record a worker's report; the worker has already updated the weights. Sets the learning rate for the log."""
         self.update.set_lr(clock)
         self.update.skipped += not batch.metrics
-        self.collector.recent = [*self.collector.recent, *batch.episodes][-RECENT:]
-        means = dict(zip(("return", "length"), self.collector.means(), strict=True)) if self.collector.recent else {}
+        self.collector.history += batch.episodes
+        means = dict(zip(("return", "length"), self.collector.means(), strict=True)) if self.collector.history else {}
         return {name: torch.tensor(value) for name, value in (means | batch.metrics).items()} if batch.metrics else {}
 
 
@@ -206,7 +206,7 @@ def turn(
 ) -> Report:
     """Play a rollout with the worker's copy of the weights, and update the shared weights."""
     batch = collector.collect(local_net, length, clock)
-    episodes, collector.recent = collector.recent, []
+    episodes, collector.history = collector.history, []
     value, terms, explained = loss(local_net, batch)
     if not update.step(value, clock):
         return Report(batch.rewards.size, episodes, {})

@@ -7,6 +7,17 @@ import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
+from dlrun.errors import UserError
+
+
+def checked_epsilons(start: float, end: float, share: float) -> tuple[float, float, float]:
+    """The arguments of `epsilon_at`. Raises UserError if epsilon would rise."""
+    if end > start:
+        raise UserError(
+            f"task.epsilon_end={end:g} is more than task.epsilon_start={start:g}: exploration would grow\n"
+            "  expected it to fall, or to stay: task.epsilon_end of at most task.epsilon_start"
+        )
+    return start, end, share
 
 
 def epsilon_at(clock: Clock, start: float, end: float, share: float) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Protocol, cast
 
 import numpy as np
@@ -20,7 +21,9 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import BatchT, Metrics, Task
 from dlrun.tasks.rl.actors import Actor
 from dlrun.tasks.rl.collector import Collector, Rollout, play_once, scale_actions
+from dlrun.tasks.rl.figures import episodes_figure, observations_figure
 
+SHOWN, LOOKED_AT = 5, 60  # observations in a figure, of so many at the beginning of an episode
 SPLITS = {"val": 1, "test": 2}  # seeds of the starting states, the only difference between the splits
 
 
@@ -127,14 +130,31 @@ class RLTask(Task[EnvData, BatchT]):
         return list(zip(returns.tolist(), lengths.tolist(), strict=True))
 
     def report(self, data: EnvData) -> Report:
-        """A video of an episode, if the data asks for one: recorded when it is drawn."""
+        """The returns of the training episodes, images as the network sees them, and a video, if the data asks for one.
+
+        The video is recorded when it is drawn.
+        """
 
         @torch.inference_mode()
         def act(obs: np.ndarray) -> np.ndarray:
             actions = self.predict(torch.from_numpy(obs).to(self.device.torch_device))
             return scale_actions(self.spec, actions.cpu().numpy())
 
-        return Report(videos={"video": partial(data.record_video, act, mix(SPLITS["test"], 1, 3))})
+        seed, figures = mix(SPLITS["test"], 1, 3), dict[str, Callable]()
+        if len(self.collector.history) > 1:
+            figures["episodes"] = partial(episodes_figure, np.array(self.collector.history)[:, 0])
+        if self.spec.has_pixels:
+            figures["observations"] = partial(observations_figure, self.seen(data, seed))
+        return Report(figures, videos={"video": partial(data.record_video, act, seed)})
+
+    @torch.inference_mode()
+    def seen(self, data: EnvData, seed: int) -> np.ndarray:
+        """Observations (steps, ...) from the beginning of an episode, evenly spaced."""
+        envs = data.make(1)
+        turns = play_once(envs, envs.reset(seed), self.actor(), None, self.spec, self.device)
+        seen = [turn.obs[0].cpu().numpy() for turn in islice(turns, LOOKED_AT)]
+        envs.close()
+        return np.stack(seen)[np.linspace(0, len(seen) - 1, min(SHOWN, len(seen))).astype(int)]
 
     def scalars(self, batch: Played, **values: float | list[float]) -> Metrics:
         """Numbers on the host as metrics, with the batch's mean return and length."""

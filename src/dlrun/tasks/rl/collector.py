@@ -75,7 +75,7 @@ class Collector:
         self.spec, self.device, self.jobs = spec, device, jobs
         self.envs: VectorEnv | None = None
         self.saved: dict | None = None  # the state after a resume, until the next start
-        self.recent: list[tuple[float, int]] = []  # return and length of the last episodes
+        self.history: list[tuple[float, int]] = []  # return and length of each episode
 
     def start(self, data: EnvData, clock: Clock) -> None:
         """Reset the environments at the start of an epoch; after a resume, restore their saved state."""
@@ -107,13 +107,12 @@ class Collector:
 
     def note(self, done: np.ndarray) -> None:
         """Remember the episodes of the environments (N,) that are done."""
-        ended = zip(self.returns[done].tolist(), self.lengths[done].tolist(), strict=True)
-        self.recent = [*self.recent, *ended][-RECENT:]
+        self.history += zip(self.returns[done].tolist(), self.lengths[done].tolist(), strict=True)
 
     def means(self) -> tuple[float, float]:
         """Mean return and length of the last episodes; of the unfinished ones until the first has ended."""
-        if self.recent:
-            return tuple(np.mean(self.recent, 0).tolist())
+        if self.history:
+            return tuple(np.mean(self.history[-RECENT:], 0).tolist())
         return float(self.returns.mean()), float(self.lengths.mean())
 
     @torch.no_grad()
@@ -122,7 +121,7 @@ class Collector:
         num, seeds = len(self.obs), self.seeds(clock)
         randoms = [generator(self.device.torch_device, seed, clock.step, 0, 1) for seed in seeds]
         noise = torch.cat([net.noise(length, num // len(seeds), generator=random) for random in randoms], 1)
-        obs = np.empty((length, num, self.spec.features), np.float32)
+        obs = np.empty((length, *self.obs.shape), self.obs.dtype)
         rewards, taken = np.empty((length, num), np.float32), []
         ends: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         limit_obs = []  # observations after time limits
@@ -167,21 +166,22 @@ class Collector:
             steps.append((turn.rewards, turn.terminated, turn.done, turn.valid))
             self.returns += turn.rewards
             self.lengths += turn.valid
-        self.recent = [*self.recent, *zip(self.returns.tolist(), self.lengths.tolist(), strict=True)][-RECENT:]
+        self.note(np.ones(len(self.obs), bool))
         rewards, terminated, done, valid = map(np.stack, zip(*steps, strict=True))
         obs, actions = (torch.cat(each) for each in zip(*inputs, strict=True))
         is_valid = torch.from_numpy(valid.reshape(-1)).to(self.device.torch_device)
         return Episodes(obs[is_valid], actions[is_valid], rewards, terminated, done, valid, *self.means())
 
     def state_dict(self) -> dict:
-        state = {"recent": [list(each) for each in self.recent]}
+        state: dict = {"episodes": torch.tensor(self.history, dtype=torch.float64).view(-1, 2)}
         if self.envs is None:
             return state | (self.saved or {})
         arrays = {k: torch.from_numpy(getattr(self, k)) for k in ("obs", "returns", "lengths")}
         return state | {"envs": self.envs.state_dict()} | arrays
 
     def load_state_dict(self, state: dict) -> None:
-        self.recent = [tuple(each) for each in state["recent"]]
+        episodes = state["episodes"].tolist() if "episodes" in state else state["recent"]  # older runs: the last ones
+        self.history = [(float(total), int(length)) for total, length in episodes]
         self.saved = state if "envs" in state else None
         self.envs = None
 

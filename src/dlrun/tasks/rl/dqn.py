@@ -25,10 +25,10 @@ from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.actors import EpsilonGreedy, epsilon_at
+from dlrun.tasks.rl.actors import EpsilonGreedy, checked_epsilons, epsilon_at
 from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.replay import Replay
-from dlrun.types import Count, Few, Fraction, Index, Positive, Size
+from dlrun.types import Count, Factor, Few, Fraction, Index, Size
 
 
 class Round(NamedTuple):
@@ -62,7 +62,7 @@ class DQN(RLTask[Round]):
         buffer_size: Count,
         learning_starts: Index,
         gamma: Fraction,
-        reward_scale: Positive,
+        reward_scale: Factor,
         epsilon_start: Fraction,
         epsilon_end: Fraction,
         exploration_fraction: Fraction,
@@ -80,7 +80,7 @@ class DQN(RLTask[Round]):
         self.batch_size, self.learning_starts = batch_size, learning_starts
         self.gamma, self.double, self.target_update_interval = gamma, double, target_update_interval
         self.reward_scale = reward_scale
-        self.epsilons = epsilon_start, epsilon_end, exploration_fraction
+        self.epsilons = checked_epsilons(epsilon_start, epsilon_end, exploration_fraction)
         self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, buffer_size, device.torch_device)
         self.components |= {"target": self.target, "replay": self.replay}
 
@@ -109,6 +109,12 @@ class DQN(RLTask[Round]):
             raise UserError(
                 f"task.learning_starts={self.learning_starts} frames before the first update, and the run has only "
                 f"{clock.epochs * data.epoch_frames}\n  expected fewer, or a longer run (trainer.epochs)"
+            )
+        rounds = clock.epochs * self.steps(data)
+        if clock.step == 0 and self.target_update_interval > rounds:
+            raise UserError(
+                f"task.target_update_interval={self.target_update_interval} rounds, and the run has only {rounds}: the "
+                "target net would never be renewed\n  expected fewer, or a longer run (trainer.epochs)"
             )
         self.collector.start(data, clock)
         epsilon = epsilon_at(clock, *self.epsilons)

@@ -13,11 +13,12 @@ class Replay:
     def __init__(self, spec: Env, capacity: int, device: torch.device) -> None:
         self.capacity, self.device = capacity, device
         self.size, self.next = 0, 0
+        seen = {"dtype": getattr(torch, spec.dtype), "device": device}  # images take a quarter of float32's memory
         self.columns = {
-            "obs": torch.zeros(capacity, spec.features, device=device),
+            "obs": torch.zeros(capacity, *spec.shape, **seen),
             "actions": torch.zeros(capacity, dtype=torch.int64, device=device),
             "rewards": torch.zeros(capacity, device=device),
-            "next_obs": torch.zeros(capacity, spec.features, device=device),
+            "next_obs": torch.zeros(capacity, *spec.shape, **seen),
             "terminated": torch.zeros(capacity, dtype=torch.bool, device=device),
         }
 

@@ -29,7 +29,7 @@ from dlrun.output.report import Report
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.actors import EpsilonGreedy, epsilon_at
+from dlrun.tasks.rl.actors import EpsilonGreedy, checked_epsilons, epsilon_at
 from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.collector import Episodes
 from dlrun.tasks.rl.returns import rewards_to_go
@@ -88,7 +88,8 @@ class Tabular(RLTask[Episodes | Transitions]):
         kind = "states" if method == "td0" else "actions"
         if net.out_features != (1 if method == "td0" else spec.actions):
             raise UserError(f"task.method={method} learns values of {kind}: expected model.values={kind}")
-        self.method, self.gamma, self.epsilons = method, gamma, (epsilon_start, epsilon_end, exploration_fraction)
+        self.method, self.gamma = method, gamma
+        self.epsilons = checked_epsilons(epsilon_start, epsilon_end, exploration_fraction)
         self.known: Transitions | None = None
 
     def transitions(self, data: EnvData) -> Transitions:

@@ -7,11 +7,10 @@ Logged: return and length (means over the last 100 episodes), gain (of the surro
 (share of the largest step that was taken; 0: none was good), value_loss, entropy, explained_variance.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from dlrun.clock import Clock
 from dlrun.errors import UserError
@@ -117,28 +116,35 @@ class TRPO(RolloutTask):
 
         direction = conjugate_gradients(fisher, gradient, self.cg_steps)
         curvature = direction @ fisher(direction)
-        before = parameters_to_vector(self.policy).detach()
+        before = flat(self.policy).detach()
         fraction, gain, divergence = 0.0, torch.zeros_like(first_gain), torch.zeros_like(divergence)
         if curvature > 0:
             full = (2 * self.max_kl / curvature).sqrt() * direction
             for i in range(self.search_steps):
-                vector_to_parameters(before + 0.5**i * full, self.policy)
+                assign(self.policy, before + 0.5**i * full)
                 with torch.no_grad():
                     new_gain, new_divergence = map(mean, evaluate())
                 if new_gain - mean(first_gain.detach()) > 0 and new_divergence <= self.max_kl:
                     fraction, gain, divergence = 0.5**i, new_gain - mean(first_gain.detach()), new_divergence
                     break
             else:
-                vector_to_parameters(before, self.policy)
+                assign(self.policy, before)
         entropy = net.entropy(old_out).mean()
         fractions = torch.tensor(fraction, device=obs.device)
         metrics = {"gain": gain, "kl": divergence, "step_fraction": fractions, "entropy": entropy}
         return {name: value.detach() for name, value in metrics.items()}
 
 
-def flat(tensors: tuple[Tensor, ...]) -> Tensor:
+def flat(tensors: Sequence[Tensor]) -> Tensor:
     """Join tensors into one vector."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+@torch.no_grad()
+def assign(tensors: Sequence[Tensor], vector: Tensor) -> None:
+    """Copy the parts of a vector into tensors, which keep their memory layout."""
+    for tensor, part in zip(tensors, vector.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))
 
 
 def conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, steps: int) -> Tensor:
