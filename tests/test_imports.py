@@ -70,8 +70,8 @@ MAY = {  # from the lowest layer up; `dlrun` itself, for the version, may be imp
     | {"tasks", "tasks.base", "tasks.images", "tasks.losses", "tasks.metrics"},
     "sweep": GROUND | {"output", "system", "config"},
     "stack": GROUND
-    | {"data.base", "output", "system", "config", "optim", "tasks", "tasks.base", "tasks.jobs", "tasks.metrics"}
-    | {"tasks.rl", "train", "sweep"},
+    | {"data.base", "output", "system", "config", "optim", "models", "tasks", "tasks.base", "tasks.jobs"}
+    | {"tasks.metrics", "tasks.rl", "tasks.targets", "train", "sweep"},
     "runs.listing": GROUND | {"output"},
     "runs.live": GROUND | {"output", "runs.listing"},
     "runs.compare": GROUND | {"output", "config", "runs.listing"},

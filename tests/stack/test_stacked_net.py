@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dlrun.seeds import mix
 from dlrun.stack.functions import NotStackable
@@ -15,15 +16,15 @@ K, B = 5, 6
 
 
 class Reader(nn.Module):
-    """Words -> recurrent layer -> outputs."""
+    """Words -> recurrent layer, whose outputs lie in the memory step by step -> dropout -> outputs."""
 
     def __init__(self, kind: type[nn.RNNBase]) -> None:
         super().__init__()
         self.words, self.read = nn.Embedding(20, 6, padding_idx=0), kind(6, 5, batch_first=True, bidirectional=True)
-        self.out = nn.Linear(10, 3)
+        self.drop, self.out = nn.Dropout(0.3), nn.Linear(10, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(self.read(self.words(x))[0].mean(1))
+        return self.out(self.drop(self.read(self.words(x))[0]).mean(1))
 
 
 class Own(nn.Module):
@@ -38,6 +39,45 @@ class Own(nn.Module):
         return self.out((x * self.scale.exp()) @ (self.scale[:, None] - self.mean).square())
 
 
+class Packed(Reader):
+    """Reads as many words of each text as it has before its padding, with and without states of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        lengths = (x != 0).sum(1).clamp(min=1)
+        packed = pack_padded_sequence(self.words(x), lengths, batch_first=True, enforce_sorted=False)
+        out, states = self.read(packed)
+        out, _ = self.read(out._replace(data=out.data[:, :6]), states)
+        return self.out(self.drop(pad_packed_sequence(out, batch_first=True)[0]).mean(1))
+
+
+class Turned(nn.Module):
+    """Time is the first axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.read, self.out = nn.Embedding(20, 6), nn.RNN(6, 5, nonlinearity="relu"), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.read(self.words(x).transpose(0, 1))[0][-1])
+
+
+class Cells(nn.Module):
+    """Cells of all kinds, step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.long, self.gru = nn.Embedding(20, 6), nn.LSTMCell(6, 5), nn.GRUCell(6, 5, bias=False)
+        self.tanh, self.relu = nn.RNNCell(6, 5), nn.RNNCell(5, 5, nonlinearity="relu")
+        self.out = nn.Linear(15, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pair = state = plain = last = None
+        for word in self.words(x).unbind(1):
+            pair, state, plain = self.long(word, pair), self.gru(word, state), self.tanh(word, plain)
+            last = self.relu(plain, last)
+        return self.out(torch.cat([pair[0], state, last], 1))
+
+
 def dense() -> nn.Module:
     norms = nn.BatchNorm1d(8), nn.PReLU(), nn.Dropout(0.3), nn.Linear(8, 8), nn.LayerNorm(8), nn.Dropout(0.2)
     return nn.Sequential(nn.Flatten(), nn.Linear(4, 8), *norms, nn.RMSNorm(8), nn.Linear(8, 3, bias=False))
@@ -49,22 +89,34 @@ def convolutions() -> nn.Module:
     return nn.Sequential(*first, *norms, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 3))
 
 
+def maps(norm: type[nn.Module] = nn.BatchNorm2d) -> nn.Module:
+    """Dropout on maps, whose channels may lie last in the memory."""
+    body = nn.Conv2d(1, 4, 3), nn.Dropout(0.3), norm(4), nn.PReLU(4), nn.Dropout(0.2), nn.MaxPool2d(2)
+    ends = nn.Conv2d(4, 5, 1), nn.Dropout(0.4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)
+    return nn.Sequential(*body, *ends)
+
+
 NETS = {
     "dense": (dense, (B, 4)), "own": (Own, (B, 4)), "convolutions": (convolutions, (B, 2, 9, 9)),
+    "maps": (maps, (B, 1, 9, 9)), "large_maps": (partial(maps, nn.PReLU), (B, 1, 60, 60)),
     "large_convolution": (lambda: nn.Sequential(nn.Conv2d(8, 3, 3), nn.AvgPool2d(28), nn.Flatten()), (B, 8, 30, 30)),
     "lstm": (partial(Reader, nn.LSTM), None), "gru": (partial(Reader, nn.GRU), None),
-    "rnn": (partial(Reader, nn.RNN), None),
+    "rnn": (partial(Reader, nn.RNN), None), "cells": (Cells, None), "turned": (Turned, None),
+    "packed_lstm": (partial(Packed, nn.LSTM), None), "packed_gru": (partial(Packed, nn.GRU), None),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_a_stacked_network_computes_what_its_jobs_compute(name):
+OF_MAPS = [name for name, (_, shape) in NETS.items() if shape and len(shape) == 4]
+
+
+@pytest.mark.parametrize(("name", "channels_last"), [*((n, False) for n in NETS), *((n, True) for n in OF_MAPS)])
+def test_a_stacked_network_computes_what_its_jobs_compute(name, channels_last):
     torch.manual_seed(0)
     make, shape = NETS[name]
-    nets = [make() for _ in range(K)]
+    nets = [make().to(memory_format=torch.channels_last if channels_last else torch.preserve_format) for _ in range(K)]
     alone = deepcopy(nets)
     inputs = [torch.randn(shape) if shape else torch.randint(0, 20, (B, 7)) for _ in nets]
-    net = StackedNet(nets).train()
+    net = StackedNet(nets, channels_last).train()
     net.jobs.seed(list(range(K)), step=3)
     net(torch.cat(inputs)).square().sum().backward()
     for k, (one, x) in enumerate(zip(alone, inputs, strict=True)):

@@ -20,19 +20,24 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "nadam", "lion", "lamb", "adafa
 LIMITS = [(None, None, None), (0.05, None, None), (None, 0.5, None), (None, None, 1.0), (None, None, None)]
 
 
+GROUPS = {"biases": {"lr": 0.05, "weight_decay": 0.3}}  # optimizer.groups, with a rate that is no multiple of the job's
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS], ids=["plain", "groups"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_stacked_update_steps_as_the_jobs_do(name):
-    """The jobs have their own rates, schedules, limits and averages, and get their states back."""
+def test_a_stacked_update_steps_as_the_jobs_do(name, groups):
+    """The jobs have their own rates, schedules, limits and averages, and get their states back. Some have groups."""
     torch.manual_seed(0)
     config = section("optimizer", name) | {"lr": 0.01}
-    kinds = {} if name == "muon" else None
+    others = [{}, {"rest": "sgd"}] if name == "muon" else [{}, {}]
+    kinds = [{} if name == "muon" else None, groups or ({} if name == "muon" else None)]
     nets = [nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(K)]
     alone = deepcopy(nets)
     paces = [schedules.constant, partial(schedules.linear, warmup_fraction=0.3, final=0.1)]
 
     def update(k: int, net: nn.Module) -> Update:
-        optimizer = build(config | {"lr": 0.01 * (1 + k // 2)})
-        keys = {"on_nan": "stop", "precision": "fp32", "kinds": kinds, "ema": 0.5 + 0.05 * k}
+        optimizer = build(config | others[k % 2] | {"lr": 0.01 * (1 + k // 2)})
+        keys = {"on_nan": "stop", "precision": "fp32", "kinds": kinds[k > 1], "ema": 0.5 + 0.05 * k}
         return Update(net, optimizer=optimizer, schedule=paces[k % 2], clip=LIMITS[k], **keys)
 
     own, mine = [update(k, net) for k, net in enumerate(alone)], [update(k, net) for k, net in enumerate(nets)]
@@ -40,9 +45,8 @@ def test_a_stacked_update_steps_as_the_jobs_do(name):
 
     def stack() -> tuple[StackedNet, StackedUpdate]:
         net = StackedNet(nets).train()
-        return net, StackedUpdate(
-            mine, net, net.leaves, build(config), [""] * K, [f"{k // 2} {k % 2}" for k in range(K)]
-        )
+        settings, rates = [f"{groups if k > 1 else ''}" for k in range(K)], [f"{k // 2} {k % 2}" for k in range(K)]
+        return net, StackedUpdate(mine, net, net.leaves, build(config), settings, rates)
 
     net, stacked = stack()
     for step, x in enumerate(inputs):

@@ -21,8 +21,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 class Muon(Optimizer):
     """See `optimizers.muon` for the keys. params: groups of parameters, each with its "kind"."""
 
-    def __init__(self, params: Iterable[dict[str, Any]], *, rest_lr: float, rest: str, **defaults: Any) -> None:
-        self.rest = rest
+    def __init__(self, params: Iterable[dict[str, Any]], *, rest_lr: float, **defaults: Any) -> None:
         super().__init__([group if _is_orthogonal(group) else {"lr": rest_lr} | group for group in params], defaults)
 
     @torch.no_grad()
@@ -31,7 +30,7 @@ class Muon(Optimizer):
             lr, decay = group["lr"], group["weight_decay"]
             if _is_orthogonal(group):
                 self._orthogonal(group, params, momentum(grads, states, group["momentum"], group["nesterov"]))
-            elif self.rest == "sgd":
+            elif group["rest"] == "sgd":
                 factor, nesterov = group["rest_momentum"], group["nesterov"]
                 sgd_step(params, grads, states, lr=lr, factor=factor, nesterov=nesterov, decay=decay)
             else:

@@ -13,9 +13,21 @@ def side_by_side(x: Tensor, k: int) -> Tensor:
     return per_job(x, k).transpose(0, 1).flatten(1, 2)
 
 
-def one_after_another(x: Tensor, k: int) -> Tensor:
-    """(B, K * C, ...) -> (K * B, C, ...)"""
-    return x.unflatten(1, (k, -1)).transpose(0, 1).flatten(0, 1)
+def one_after_another(x: Tensor, k: int, channels_last: bool = False) -> Tensor:
+    """(B, K * C, ...) -> (K * B, C, ...), with the channels last in memory if wanted"""
+    each = x.unflatten(1, (k, -1)).transpose(0, 1)
+    return each.movedim(2, -1).flatten(0, 1).movedim(-1, 1) if channels_last else each.flatten(0, 1)
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether maps (B, C, H, W) on a CPU have their channels last in memory. Layers of torch keep that, and so do
+    stacked ones: a CPU draws random numbers in the order of the memory. On CUDA masks are others than those of a job
+    alone in any case.
+    """
+    if x.dim() != 4 or x.device.type != "cpu":
+        return False
+    _, channels, height, width = x.shape
+    return x.stride()[1:] == (1, channels * width, channels) and channels * height * width > 1
 
 
 def along(values: Tensor, ndim: int, axis: int) -> Tensor:

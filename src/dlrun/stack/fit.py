@@ -50,7 +50,8 @@ def train_epoch(stack: Stack, signals: Signals) -> str | None:
             return AGAIN
         if log_every and stack.first.clock.step % log_every == 0:
             for job, window in zip(stack.jobs, stack.flush(), strict=True):
-                log_row(job.training, window)
+                if window:
+                    log_row(job.training, window)
         limit = stack.first.limit_reached()
         if limit or signals.stop is not None:
             break

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlrun.stack.axes import along, one_after_another, per_job, side_by_side
+from dlrun.stack.axes import along, is_channels_last, one_after_another, per_job, side_by_side
 
 if TYPE_CHECKING:
     from dlrun.stack.handle import Handle
@@ -78,8 +78,8 @@ def linear(x: Tensor, weight: "Handle", bias: "Handle | None" = None) -> Tensor:
     if not torch.is_autocast_enabled(x.device.type):
         out: Tensor = _Dense.apply(x, stack, biases)
         return out
-    product = torch.bmm(per_job(x, len(stack)).flatten(1, -2), stack.mT)
-    product = product if biases is None else product + biases[:, None]
+    rows = per_job(x, len(stack)).flatten(1, -2)  # one call, which rounds to the low precision once, as that of a job
+    product = torch.bmm(rows, stack.mT) if biases is None else torch.baddbmm(biases[:, None], rows, stack.mT)
     return product.reshape(*x.shape[:-1], stack.shape[1])
 
 
@@ -103,12 +103,14 @@ def convolution(
     sixth = sixth if sixth is not None else keys.pop("dilation", 1)
     if keys:
         raise NotStackable(f"{weight.owner}: {function.__name__} with {', '.join(keys)} has no stacked form")
+    is_last = is_channels_last(x) or is_channels_last(weight)  # torch's rule
     if x.device.type == "cpu" and x.numel() > SMALL * k:
         each = zip(x.chunk(k), weight.stack, biases if biases is not None else [None] * k, strict=True)
-        return torch.cat([function(one, w, b, stride, padding, sixth, groups, *last) for one, w, b in each])
+        out = torch.cat([function(one, w, b, stride, padding, sixth, groups, *last) for one, w, b in each])
+        return out.contiguous(memory_format=torch.channels_last) if is_last else out
     flat = None if biases is None else biases.flatten(0, 1)
     both = side_by_side(x, k), weight.stack.flatten(0, 1)
-    return one_after_another(function(*both, flat, stride, padding, sixth, groups * k, *last), k)
+    return one_after_another(function(*both, flat, stride, padding, sixth, groups * k, *last), k, is_last)
 
 
 def batch_norm(
@@ -125,7 +127,7 @@ def batch_norm(
     handles = (running_mean, running_var, weight, bias)
     k = next(len(handle.stack) for handle in handles if handle is not None)
     flat = [None if handle is None else handle.stack.flatten(0, 1) for handle in handles]
-    return one_after_another(function(side_by_side(x, k), *flat, *rest, **keys), k)
+    return one_after_another(function(side_by_side(x, k), *flat, *rest, **keys), k, is_channels_last(x))
 
 
 def layer_norm(
@@ -174,23 +176,6 @@ def prelu(x: Tensor, weight: "Handle") -> Tensor:
     return torch.where(out >= 0, out, out * slopes).flatten(0, 1)
 
 
-def recurrent(function: Callable, x: Tensor, hidden: Any, weights: list, *settings: Any) -> tuple[Tensor, ...]:
-    """torch's fused recurrent layers, job after job: (K * B, T, C) -> (K * B, T, H) and the last states.
-
-    settings: biases, layers, dropout, training, bidirectional, batch_first.
-    """
-    if len(settings) != 6 or not settings[5] or settings[2]:
-        raise NotStackable(f"{weights[0].owner}: packed texts, dropout between layers, or batch_first=False")
-    k, is_pair = len(weights[0].stack), isinstance(hidden, tuple | list)
-    states = [state.chunk(k, 1) for state in (hidden if is_pair else (hidden,))]
-    results = []
-    for i, one in enumerate(x.chunk(k)):
-        mine = tuple(state[i].contiguous() for state in states)
-        results.append(function(one, mine if is_pair else mine[0], [w.stack[i] for w in weights], *settings))
-    outs, *ends = zip(*results, strict=True)
-    return (torch.cat(outs), *(torch.cat(end, 1) for end in ends))
-
-
 def count_up(buffer: "Handle", by: int = 1) -> "Handle":
     """The counter of batch normalisation."""
     if not isinstance(by, int):
@@ -233,5 +218,4 @@ FUNCTIONS: dict[Callable, Callable] = {
 }
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 FUNCTIONS |= {function: partial(convolution, function) for function in CONVOLUTIONS}
-FUNCTIONS |= {function: partial(recurrent, function) for function in (torch.lstm, torch.gru, torch.rnn_tanh)}
 FUNCTIONS |= {f: partial(in_place, f) for f in (torch._foreach_clamp_min_, torch._foreach_clamp_max_)}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dlrun.stack.axes import per_job
 from dlrun.stack.functions import FUNCTIONS, NotStackable
+from dlrun.stack.recurrent import CELLS
 
 
 class Handle(torch.Tensor):
@@ -31,13 +32,14 @@ class Handle(torch.Tensor):
     def __torch_function__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in OF_ONE:
             return super().__torch_function__(func, types, args, kwargs or {})
-        function = FUNCTIONS.get(func) or partial(of_each, func)
+        function = STACKED.get(func) or partial(of_each, func)
         return function(*args, **kwargs) if kwargs else function(*args)
 
 
+STACKED = FUNCTIONS | CELLS
 OF_ONE = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim")}
 OF_ONE |= {getattr(torch.Tensor, name).__get__ for name in ("is_cuda", "is_meta", "layout", "is_mps", "is_cpu")}
-OF_ONE |= {getattr(torch.Tensor, name) for name in ("size", "dim", "numel", "is_floating_point", "__len__")}
+OF_ONE |= {getattr(torch.Tensor, name) for name in ("size", "dim", "numel", "is_floating_point", "stride", "__len__")}
 
 
 def of_each(func: Callable, *args: Any, **keys: Any) -> Any:
@@ -46,7 +48,9 @@ def of_each(func: Callable, *args: Any, **keys: Any) -> Any:
     """
     handles = [arg for arg in args if isinstance(arg, Handle)]
     name = getattr(func, "__name__", str(func))
-    owner, k = (handles[0].owner, len(handles[0].stack)) if handles else ("a parameter", 0)
+    nested = [each for arg in args if isinstance(arg, list | tuple) for each in arg if isinstance(each, Handle)]
+    owner = next((handle.owner for handle in (*handles, *nested)), "a parameter")
+    k = len(handles[0].stack) if handles else 0
     batched = [isinstance(arg, Tensor) and not isinstance(arg, Handle) and arg.dim() > 0 for arg in args]
     try:
         if not handles or (name.endswith("_") and not name.endswith("__")):  # in place

@@ -14,11 +14,12 @@ from dlrun.data.base import Batch, Data, EnvData, SampleData
 from dlrun.errors import Diverged
 from dlrun.stack.axes import per_job
 from dlrun.stack.functions import NotStackable
-from dlrun.stack.losses import ClassWeights, Losses, Penalties
+from dlrun.stack.losses import ClassWeights, Losses, Penalties, Scalings
 from dlrun.stack.net import StackedNet
 from dlrun.stack.pieces import ranges
 from dlrun.stack.play import Collectors, Replays, evaluate
 from dlrun.stack.update import StackedUpdate, backward
+from dlrun.stack.watch import is_known
 from dlrun.system.replay import StepReplay
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.rl.a2c import A2C
@@ -53,8 +54,7 @@ class Lockstep:
         self.task.net, self.task.jobs = net.net, net.jobs
         if isinstance(self.task, Supervised):
             each = cast("list[Supervised]", self.tasks)
-            if any(not equal(task.scaling.statistics, each[0].scaling.statistics) for task in each):
-                raise NotStackable("the jobs differ in the means or deviations of their targets")
+            self.task.scaling = Scalings([task.scaling for task in each], net.jobs)
             self.task.loss = Losses([task.loss for task in each], ranges(settings), net.jobs)
             if any(task.class_weights is not None for task in each):
                 self.task.class_weights = ClassWeights(each, net.jobs)  # type: ignore[assignment]  # stands for a tensor
@@ -74,8 +74,7 @@ class Lockstep:
 
     def _replay(self, task: Supervised) -> None:
         """Replay steps on a CPU, if all that they run is code of torch and of this package, which keeps no state."""
-        is_known = all(str(type(each).__module__).startswith(("torch.nn.", "dlrun.")) for each in self.net.modules())
-        if is_known and task.device.torch_device.type == "cpu" and not task.scoring:
+        if all(map(is_known, self.net.modules())) and task.device.torch_device.type == "cpu" and not task.scoring:
             leaves = list(self.net.leaves.values())
             task.graphs = StepReplay(task._learn, backward, leaves, lambda: self.net.jobs.generators)
 
@@ -155,11 +154,6 @@ def together(jobs: Sequence[Iterator[Batch]]) -> Iterator[tuple[Tensor, ...]]:
             columns.append(joined.split([sum(batch[i].shape[0] for batch in step) for step in steps]))
         yield from zip(*columns, strict=True)
         ahead = max(1, AHEAD // columns[0][0].numel())
-
-
-def equal(a: tuple[Tensor, ...] | None, b: tuple[Tensor, ...] | None) -> bool:
-    """Whether two tuples of tensors are equal. Either may be None."""
-    return a is b or a is not None and b is not None and all(map(torch.equal, a, b))
 
 
 def is_of_dlrun(loss: Callable) -> bool:

@@ -10,6 +10,7 @@ from dlrun.stack.axes import along, per_job
 from dlrun.stack.jobs import Jobs
 from dlrun.stack.net import StackedNet
 from dlrun.tasks.supervised import Supervised
+from dlrun.tasks.targets import TargetScaling
 
 
 class Losses:
@@ -28,6 +29,23 @@ class Losses:
         each = [loss(out[part], y[part], reduction="none") for loss, part in zip(self.losses, parts, strict=True)]
         losses = torch.cat(each)
         return losses if reduction == "none" else self.jobs.mean(losses)
+
+
+class Scalings(TargetScaling):
+    """The scalings of the targets of all jobs, whose means and deviations may differ: (K * B, targets)."""
+
+    def __init__(self, each: Sequence[TargetScaling], jobs: Jobs) -> None:
+        self.jobs, pairs = jobs, [one.statistics for one in each if one.statistics is not None]
+        self.statistics = None
+        if pairs:
+            means, stds = (torch.stack(columns)[:, None] for columns in zip(*pairs, strict=True))  # (K, 1, targets)
+            self.statistics = means, stds
+
+    def standardised(self, y: Tensor) -> Tensor:
+        return y if self.statistics is None else super().standardised(per_job(y, self.jobs.num)).flatten(0, 1)
+
+    def in_unit(self, out: Tensor) -> Tensor:
+        return out if self.statistics is None else super().in_unit(per_job(out, self.jobs.num)).flatten(0, 1)
 
 
 class ClassWeights:

@@ -24,8 +24,9 @@ class StackedMeans:
             each.pending = []
 
     def add(self, metrics: Metrics, samples: int) -> None:
-        """Add the metrics of a step: (K,), or (K, N) with a value for each of the N samples."""
-        self.pending.append((metrics, samples))
+        """Add the metrics of a step: (K,), or (K, N) with a value for each of the N samples; or none."""
+        if metrics:
+            self.pending.append((metrics, samples))
 
     def flush(self, means: Sequence[Means]) -> list[dict[str, float]]:
         """Move all steps into the jobs' sums; return each job's means over these steps."""

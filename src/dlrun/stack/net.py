@@ -15,7 +15,8 @@ from dlrun.stack.axes import along, per_job
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.handle import Handle
 from dlrun.stack.jobs import Jobs
-from dlrun.system.torch_internals import DropoutBase, own_tensors, refresh_flat_weights
+from dlrun.stack.recurrent import Reading
+from dlrun.system.torch_internals import BatchNorm, DropoutBase, own_tensors, refresh_flat_weights
 
 RANDOM = (DropoutBase, nn.RReLU)  # modules that draw random numbers; of these nn.Dropout has a stacked form
 
@@ -23,19 +24,29 @@ RANDOM = (DropoutBase, nn.RReLU)  # modules that draw random numbers; of these n
 class StackedNet(nn.Module):
     """The networks of K jobs: (K * B, ...) -> (K * B, ...).
 
-    nets: those of the jobs. Raises NotStackable if they differ in more than their numbers.
+    nets: those of the jobs. channels_last: the memory format of their maps (system/device.py). Raises NotStackable if
+    they differ in more than their numbers.
     leaves: by parameter of the first job, the parameter of all (K, *shape).
     """
 
-    def __init__(self, nets: list[nn.Module]) -> None:
+    def __init__(self, nets: list[nn.Module], channels_last: bool = False) -> None:
         super().__init__()
         self.jobs = Jobs(len(nets), next(nets[0].parameters()).device)
         self.leaves: dict[nn.Parameter, Tensor] = {}
         self.buffer_stacks: list[Tensor] = []
-        self.net = deepcopy(nets[0])
+        try:
+            self.net = deepcopy(nets[0])
+        except Exception as error:  # of code that is not of this package, and of torch's old weight_norm
+            raise NotStackable(f"the network cannot be copied: {type(error).__name__}: {error}") from None
+        if channels_last:  # also of networks that have been in a stack, whose parameters have lost it
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
         every = [dict(net.named_modules()) for net in nets]
         for name, module in list(self.net.named_modules()):
             modules = [found.get(name) for found in every]
+            if hasattr(module, "parametrizations"):
+                raise NotStackable(f"{name}: parametrized layers, as by weight_norm, have no stacked form")
+            if isinstance(module, BatchNorm) and module.momentum is None:
+                raise NotStackable(f"{name}: {type(module).__name__} with momentum=None has no stacked form")
             if any(type(each) is not type(modules[0]) for each in modules):
                 raise NotStackable(f"{name} is not the same layer in all jobs")
             self._stack(name, module, modules)
@@ -46,11 +57,12 @@ class StackedNet(nn.Module):
         params, buffers = own_tensors(module)
         all_params, all_buffers = zip(*map(own_tensors, modules), strict=True)
         for key, param in all_params[0].items():
-            if param is None:
+            mine = params[key]
+            if param is None or mine is None:
                 continue
             if param not in self.leaves:
                 self.leaves[param] = as_views([each[key] for each in all_params], f"{path}{key}")
-            params[key] = Handle.of(param, self.leaves[param], f"{path}{key} of {kind}")
+            params[key] = Handle.of(mine, self.leaves[param], f"{path}{key} of {kind}")
         for key, buffer in all_buffers[0].items():
             if buffer is None:
                 continue
@@ -61,6 +73,7 @@ class StackedNet(nn.Module):
             buffers[key] = Handle.of(buffer, stack, f"{path}{key} of {kind}")
         if isinstance(module, nn.RNNBase):
             refresh_flat_weights(module)
+            module.forward = Reading(module, self.jobs.num, f"{name} of {kind}")
         if type(module) is nn.Dropout:
             parent, _, child = name.rpartition(".")
             setattr(self.net.get_submodule(parent), child, Dropouts([each.p for each in modules], self.jobs))
@@ -76,20 +89,26 @@ class StackedNet(nn.Module):
 
 
 class Dropouts(nn.Module):
-    """Dropout with a rate for each job. It draws what nn.Dropout draws for a job alone, on a CPU."""
+    """Dropout with a rate for each job. It draws what nn.Dropout draws for a job alone, on a CPU.
+
+    p: the largest rate, for code that asks a layer for its rate.
+    """
 
     def __init__(self, rates: list[float], jobs: Jobs) -> None:
         super().__init__()
-        self.rates, self.jobs = rates, jobs
-        self.kept = torch.tensor([1 - rate for rate in rates], device=jobs.device)
+        self.rates, self.jobs, self.p = rates, jobs, max(rates)
+        self.kept = torch.tensor([1 - rate if rate < 1 else 1.0 for rate in rates], device=jobs.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or not any(self.rates):
+        if not self.training or not self.p:
             return x
-        noise = torch.empty_like(x, memory_format=torch.contiguous_format)
+        noise = torch.empty_like(x)  # in the layout of x, whose numbers torch draws in the order of the memory
         each = per_job(noise, self.jobs.num)
         for one, rate, generator in zip(each, self.rates, self.jobs.generators, strict=True):
-            one.bernoulli_(1 - rate, generator=generator)
+            if 0 < rate < 1:  # else nn.Dropout draws nothing
+                one.bernoulli_(1 - rate, generator=generator)
+            else:
+                one.fill_(1 - rate)
         each.div_(along(self.kept, each.dim(), 1))
         return x * noise
 

@@ -53,7 +53,7 @@ class Stack:
         self.jobs.sort(key=lambda job: (job.settings, job.number))
         tasks = [job.session.task for job in self.jobs]
         optimizers, losses, rates = zip(*(job.settings for job in self.jobs), strict=True)
-        self.net = StackedNet([task.net for task in tasks]).train()
+        self.net = StackedNet([task.net for task in tasks], tasks[0].device.channels_last).train()
         make = build(self.jobs[0].session.config["optimizer"])
         named = [task.named_updates() for task in tasks]
         self.updates = {

@@ -19,6 +19,7 @@ from dlrun.stack.functions import NotStackable
 from dlrun.stack.learning import HELD
 from dlrun.stack.stacked import Stack
 from dlrun.stack.update import backward
+from dlrun.stack.watch import watched
 from dlrun.tasks.base import Component, Metrics, Task
 
 CLOSE = 1e-3  # of the largest value of its kind; sums are ordered otherwise in a stack
@@ -148,12 +149,15 @@ def tried_together(stack: Stack, clocks: Sequence[Clock]) -> tuple[Metrics, list
 
 def compare(stack: Stack, clocks: Sequence[Clock]) -> None:
     """Raise NotStackable unless three of the jobs have the metrics and the gradients that they have alone."""
-    metrics, grads = tried_together(stack, clocks)
+    with watched(stack.learner.task, stack.net.net):
+        metrics, grads = tried_together(stack, clocks)
     for k in {0, len(clocks) // 2, len(clocks) - 1}:
         wanted, alone = tried(stack.learner.tasks[k], stack.jobs[k].session.data, clocks[k])
         largest = max((grad.abs().max().item() for grad in alone if grad is not None), default=0.0)
-        pairs = zip(grads, alone, strict=True)
-        same = [a is b if a is None or b is None else close(a[k], b, largest) for a, b in pairs]
+        pairs = [(a, b) for a, b in zip(grads, alone, strict=True) if a is not None or b is not None]
+        if any(a is None or b is None for a, b in pairs):
+            raise NotStackable("a parameter does not learn in a stack, because its layer uses it by two names")
+        same = [close(a[k], b, largest) for a, b in pairs if a is not None and b is not None]
         same += [close(metrics[name][k].float().mean(), value.float().mean(), 1.0) for name, value in wanted.items()]
         if not all(same) or metrics.keys() != wanted.keys():
             raise NotStackable("a step mixes the samples of a batch in its own code")

@@ -60,13 +60,16 @@ class StackedUpdate:
         self.leaves = [leaves[param] for param in first.params]
         self.is_elementwise = type(first.optimizer).__name__ in ELEMENTWISE
         self.ranges = ranges(settings) if self.is_elementwise else [(k, k + 1) for k in range(len(updates))]
-        layout = [[leaves[param] for param in group["params"]] for group in first.optimizer.param_groups]
+        if len({type(update.optimizer) for update in updates}) > 1:
+            raise NotStackable("the jobs differ in the class of their optimizer")
         self.are_even = [len(set(rates[start:stop])) == 1 for start, stop in self.ranges]
         self.pieces: list[Piece] = []
         groups: list[dict[str, Any]] = []
         for start, stop in self.ranges:
-            for group, in_group in zip(updates[start].optimizer.param_groups, layout, strict=True):
-                mine = [Piece(leaf, start, stop, self.is_elementwise) for leaf in in_group]
+            leaf_of = dict(zip(updates[start].net.parameters(), map(leaves.get, first.net.parameters()), strict=True))
+            for group in updates[start].optimizer.param_groups:  # ranges may group the parameters differently
+                leaves_of = [cast(Tensor, leaf_of[param]) for param in group["params"]]
+                mine = [Piece(leaf, start, stop, self.is_elementwise) for leaf in leaves_of]
                 self.pieces += mine
                 groups.append(group | {"params": [piece.param for piece in mine]})
         self.optimizer = make(groups)
@@ -119,13 +122,13 @@ class StackedUpdate:
         """Set the rates of the optimizer's groups; return the pieces of uneven ones with their jobs' rates, (jobs,)."""
         groups, pieces, uneven = iter(self.optimizer.param_groups), iter(self.pieces), []
         for (start, stop), is_even in zip(self.ranges, self.are_even, strict=True):
-            first = self.updates[start]
-            if not is_even:
-                rates = torch.tensor([update.lr for update in self.updates[start:stop]], device=self.leaves[0].device)
-            for own, base in zip(first.optimizer.param_groups, first.base_lr, strict=True):
-                next(groups)["lr"] = own["lr"] if is_even else base / first.optimizer.defaults["lr"]
-                mine = [next(pieces) for _ in own["params"]]
-                uneven += [] if is_even else [(piece, rates) for piece in mine]
+            of_jobs = [update.optimizer.param_groups for update in self.updates[start : start + 1 if is_even else stop]]
+            for same in zip(*of_jobs, strict=True):  # one group in each of the jobs
+                next(groups)["lr"] = same[0]["lr"] if is_even else 1.0
+                mine = [next(pieces) for _ in same[0]["params"]]
+                if not is_even:
+                    rates = torch.tensor([group["lr"] for group in same], device=self.leaves[0].device)
+                    uneven += [(piece, rates) for piece in mine]
         return uneven
 
     @torch.no_grad()

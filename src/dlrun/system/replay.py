@@ -16,6 +16,7 @@ from dlrun.system.graphs import MOST, Learn
 from dlrun.system.torch_internals import DispatchMode, Operation, is_in_place, kernel, out_form
 
 VALUES = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}  # tags of functions that depend on values
+FOR_GRADIENTS = ("mkldnn_rnn_layer",)  # functions that compute less where no gradients are recorded
 LARGEST = 2**25  # numbers that a step computes, all of which are kept
 
 
@@ -143,11 +144,15 @@ def into(outs: list[Tensor], func: Operation, positional: tuple, named: dict) ->
     """The call of a function that writes its results into these tensors."""
     if func.overloadpacket.__name__ == "_to_copy":
         return partial(outs[0].copy_, positional[0])
-    if (form := out_form(func)) is not None and len(form[1]) == len(outs):  # fewer if some results are None
+    name = func.overloadpacket.__name__
+    form = None if name in FOR_GRADIENTS else out_form(func)
+    if form is not None and len(form[1]) == len(outs):  # fewer if some results are None
         return partial(kernel(form[0]), *positional, **named, **dict(zip(form[1], outs, strict=True)))
 
     def run() -> None:
-        for out, result in zip(outs, tensors(func(*positional, **named)), strict=True):
+        with torch.inference_mode(name not in FOR_GRADIENTS), torch.set_grad_enabled(name in FOR_GRADIENTS):
+            results = func(*positional, **named)
+        for out, result in zip(outs, tensors(results), strict=True):
             out.copy_(result)
 
     return run
