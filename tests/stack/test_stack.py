@@ -107,6 +107,7 @@ def test_a_rate_of_a_group_stays_when_a_population_changes_the_others(config, tm
     members[1].training.run.folder.mkdir()
     with open(os.devnull, "w") as members[1].training.run.out:
         members[1].take_over(source, Successor(member=1, source=0, values={"optimizer.lr": 0.05}))
+    members[1].training.run.close()
     stack = Stack(members, Checkpoints(tmp_path), "id")
     (update,) = stack.updates.values()
     rates = {tuple(piece.param.shape): rate.tolist() for piece, rate in update._set_rates()}
