@@ -93,7 +93,7 @@ def test_a_sweep_of_which_no_job_finishes_is_an_error():
 
 @pytest.mark.thorough
 def test_a_sweep_of_which_all_jobs_are_refused():
-    with pytest.raises(dlrun.UserError, match="finished: 2 refused\n.*trainer.epochs=abc: expected an integer"):
+    with pytest.raises(dlrun.UserError, match="^trainer.epochs=abc: expected an integer >= 1$"):
         dlrun.sweep("data=moons", "seed=0,1", "trainer.epochs=abc")
 
 

@@ -38,7 +38,7 @@ def refused_sweep(tmp_path_factory):
     (base / "mine" / "experiment").mkdir(parents=True)
     (base / "mine" / "experiment" / "own.yaml").write_text("# @package _global_\ntrainer: {epochs: 3}\n")
     given = ["--config-dir=mine", "-m", "experiment=own", "data=moons", "seed=-1,-2", "sweep.jobs=2"]
-    assert sweep(base, *given)[0] == 1
+    assert sweep(base, *given)[0] == 2
     (folder,) = base.glob("outputs/*/*_sweep")
     return base, folder
 
@@ -67,10 +67,10 @@ def test_resuming_a_finished_sweep_does_nothing(dl_run, refused_sweep, monkeypat
     before = {path: path.stat().st_mtime for path in folder.glob("logs/*")}
     for words in (["data=moons", "sweep.resume=last", "seed=-1,-2", "sweep.jobs=1"],):
         code, out, err = dl_run("-m", *words)
-        assert code == 1 and f"resuming a sweep of 2 jobs in {folder.relative_to(base)}" in out, err
+        assert code == 2 and f"resuming a sweep of 2 jobs in {folder.relative_to(base)}" in out, err
         assert "job 1 refused: dl-run: seed=-2: expected an integer >= 0" in out
     monkeypatch.chdir("/")
-    assert dl_run("-m", f"sweep.resume='{folder}'")[0] == 1
+    assert dl_run("-m", f"sweep.resume='{folder}'")[0] == 2
     assert {path: path.stat().st_mtime for path in folder.glob("logs/*")} == before
 
 

@@ -112,7 +112,7 @@ def test_every_way_in_which_a_job_ends_is_reported(tmp_path):
     assert "job 5 timeout (exit code 143)\n  hanging\n" in log and "job 6 timeout (exit code -9)\n  hanging\n" in log
     again = log[log.index("\njob 1 refused: dl-run: x=0: expected another\njob 2 failed: ") :]
     assert "\njob 3 failed: RuntimeError: a bug\njob 4 exit -6: (its log is empty)\n" in again
-    assert "\njob 5 timeout: it took longer than sweep.job_timeout; last line: hanging\n" in again
+    assert "\njobs 5 and 6 timeout: it took longer than sweep.job_timeout; last line: hanging\n" in again
     assert f"repeat the failed jobs with: dl-run -m sweep.resume={folder} sweep.retry=failed" in again
     found = json.loads((folder / "results.json").read_text())
     assert [job["status"] for job in found["jobs"]] == words and found["jobs"][3]["error"] == "RuntimeError: a bug"

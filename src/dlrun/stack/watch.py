@@ -18,7 +18,7 @@ from torch import nn
 from dlrun.errors import UserError
 from dlrun.output.failures import within_memory
 from dlrun.stack.functions import NotStackable
-from dlrun.system.torch_internals import DispatchMode, Operation
+from dlrun.system.torch_internals import VALUE_OF, DispatchMode, Operation
 from dlrun.tasks.base import Task
 
 OF_MODULES = frozenset(vars(nn.Module()))  # attributes that torch keeps
@@ -129,7 +129,7 @@ class Reads(DispatchMode):
         self.hooks.close()
 
     def __torch_dispatch__(self, func: Operation, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        is_read = self.running and func is torch.ops.aten._local_scalar_dense.default
+        is_read = self.running and func is VALUE_OF
         if is_read and not sys._getframe(1).f_globals["__name__"].startswith("torch."):  # as packed sequences do
             self.found = self.found or label(self.net, self.running[-1])
         return func(*args, **(kwargs or {}))

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Operation = torch._ops.OpOverload  # what a DispatchMode sees
+VALUE_OF = torch.ops.aten._local_scalar_dense.default  # what `.item()` and `if tensor:` call: no public part tells
 BatchNorm = _BatchNorm  # the only base class of batch normalisation in 1, 2 and 3 dimensions and over processes
 DropoutBase = _DropoutNd  # that of all kinds of dropout: of numbers, channels and features
 
