@@ -27,7 +27,7 @@ from dlrun.stack.functions import NotStackable
 from dlrun.stack.selection import selection_of
 from dlrun.stack.stacked import Stack
 from dlrun.stack.stacked_job import StackedJob, job_state, with_values
-from dlrun.stack.timing import Age, Timing, age
+from dlrun.stack.timing import LEAST, Age, Timing, age
 from dlrun.stack.trial import gain
 from dlrun.sweep.population import first_values, varied
 from dlrun.sweep.rows import best_of
@@ -86,8 +86,9 @@ def run_stack(composed: DictConfig, which: str) -> None:
             stack = Stack(jobs, checkpoints, state.facts["id"], is_drawn, selection, selected)
             timing = None if saved else Timing(gain(stack), ready)
         if timing:
-            if must_gain and timing.total(jobs) < 1:
-                raise NotStackable(f"one after another they train {1 / timing.total(jobs):.1f} times as fast here")
+            if must_gain and timing.total(jobs) < LEAST:
+                estimate = f"a trial of the stack gives {timing.total(jobs):.1f} times the speed here"
+                raise NotStackable(f"{estimate}, and sweep.stack=auto asks for {LEAST}")
             write_verdict(sweep, number_of_stack, timing.verdict(jobs))
     except OutOfMemory as error:
         if saved:
