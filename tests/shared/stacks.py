@@ -80,6 +80,8 @@ def together(
             members.append(member)
             if saved:
                 member.restore(saved[str(number)])
+    if not members:  # killed after the last job's end: a sweep starts no process for such a stack
+        return True
     selection = selection_of(settings, list(axes), members[0]) if settings else None
     stack = Stack(members, checkpoints, "id", selection=selection, selected=found.get("selected", 0))
     silence = open(os.devnull, "w")
