@@ -127,6 +127,19 @@ def test_a_trial_leaves_no_trace(name, config, tmp_path):
     assert same(before, after)
 
 
+@pytest.mark.parametrize(("together", "repetitions"), [(0.6, 3), (0.7, 41)])
+def test_a_trial_ends_early_if_its_gain_is_clear(together, repetitions, config, tmp_path, monkeypatch):
+    """Two jobs: 2 / 0.6 is more than 3 times the speed, 2 / 0.7 is less."""
+    taken = []
+    monkeypatch.setattr("dlrun.stack.trial.SECONDS", 1000.0)
+    monkeypatch.setattr(
+        "dlrun.stack.trial.seconds", lambda steps: taken.append(steps) or (1.0, together)[len(taken) % 2 - 1]
+    )
+    members = [make_job(k, *config(*COMMON, f"seed={k}"), tmp_path / str(k)) for k in range(2)]
+    assert gain(Stack(members, Checkpoints(tmp_path / "stack"), "id")) == (1.0, together)
+    assert len(taken) == 2 * repetitions
+
+
 @pytest.mark.slow
 def test_a_stack_that_needs_too_much_memory_is_halved(tmp_path):
     """Really: the processes may take 22 copies of the weights of a job more than they have after their imports."""

@@ -24,6 +24,7 @@ from dlrun.tasks.base import Component, Metrics, Task
 
 CLOSE = 1e-3  # of the largest value of its kind; sums are ordered otherwise in a stack
 REPEATS, SECONDS = 40, 1.0  # the most repetitions, and about the most time
+CLEAR = 3.0  # times the speed, with which three repetitions are enough: `auto` asks for far less
 
 
 class Gain(NamedTuple):
@@ -41,16 +42,19 @@ class Gain(NamedTuple):
 def gain(stack: Stack) -> Gain:
     """Compare this stack with its jobs one after another, by a few steps that are undone.
 
-    Raises NotStackable if a step of the stack differs from
-    the steps of its jobs, because of a network that mixes the samples of a batch in its own code, or a task whose means
-    are not those of `task.jobs`.
+    Raises NotStackable if a step of the stack differs from the steps of its jobs, because of a network that mixes the
+    samples of a batch in its own code, or a task whose means are not those of `task.jobs`.
     """
     task, data, clocks = stack.learner.tasks[0], stack.jobs[0].session.data, first_clocks(stack)
     alone: list[float] = []
     together: list[float] = []  # measured in turns, since other programs may slow down both
+
+    def is_clear() -> bool:
+        return len(stack.jobs) * min(alone[1:]) > CLEAR * min(together[1:])
+
     with unchanged(stack):
         compare(stack, clocks[-1])
-        while len(alone) < 3 or len(alone) <= REPEATS and sum(alone) + sum(together) < SECONDS:
+        while len(alone) < 3 or not is_clear() and len(alone) <= REPEATS and sum(alone) + sum(together) < SECONDS:
             alone.append(seconds(lambda: [tried(task, data, each[0]) for each in clocks]))
             together.append(seconds(lambda: [tried_together(stack, each) for each in clocks]))
         rehearse(stack, clocks[-1])
