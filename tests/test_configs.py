@@ -195,6 +195,13 @@ def test_a_wrong_key_of_an_optimizer_of_torch_is_refused():
         check(config)
 
 
+def test_another_optimizer_than_the_models_says_which_key_to_leave_out():
+    words = ["model=dcgan", "data=digits", "optimizer=sgd"]
+    with pytest.raises(ConfigError, match="leave it out with '~optimizer.betas'"):
+        check(composed(*words))
+    check(composed(*words, "~optimizer.betas"))
+
+
 def test_keras_rmsprop_differs_in_two_keys():
     torchs, keras = section("optimizer", "rmsprop"), section("optimizer", "rmsprop_keras")
     assert {key: value for key, value in keras.items() if value != torchs[key]} == {"alpha": 0.9, "eps": 1e-7}
