@@ -301,6 +301,16 @@ def test_the_live_table_shows_what_differs_in_a_narrow_terminal(tmp_path):
     assert lines[-4] == "  and 2 more"
 
 
+def test_notes_are_wrapped_to_the_terminal(monkeypatch, capsys):
+    """And not in a file."""
+    Screen().tell(text := "\n" + "a step takes 1.4 times that of one" + " job of them" * 9)
+    assert capsys.readouterr().out == text + "\n"
+    monkeypatch.setattr("dlrun.sweep.screen.columns", lambda stream, most: 60)
+    Screen().tell(text)
+    lines = capsys.readouterr().out.splitlines()
+    assert " ".join(lines).split() == text.split() and max(map(len, lines)) < 60 and lines[2].startswith("  ")
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 9), (5, 3), (20, 5), (60, 10)])
 def test_the_live_table_never_scrolls(tmp_path, monkeypatch, capsys, width, height):
     """In a terminal of any size, everything that was drawn can be removed again."""

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -58,6 +59,46 @@ def test_tables_fit_a_terminal():
     assert max(map(len, text.splitlines())) < 80 <= max(map(len, report(jobs).splitlines()))
     assert text.startswith("all jobs with data=digits output_dir=/tmp/a/long/path/for/all/of/them\n  model.hidden=")
     assert sorted(re.findall(r"\w[\w.]*=[\w.]+", text)) == sorted(re.findall(r"\w[\w.]*=[\w.]+", report(jobs)))
+
+
+def test_a_table_keeps_the_goals_and_each_table_what_fits_it():
+    """Overrides are folded before the goal on test is left out; the means are wider than the values of the jobs."""
+    jobs = [Job(n, ["model=mlp", f"seed={n}"], "finished", 0, 1.5) for n in range(2)]
+    for one in jobs:
+        one.values = {"val/acc": 0.5, "pbt/optimizer.lr": 0.1, "test/acc": 0.4 + one.number, "test/loss": 1.0}
+    heads = [text.splitlines()[0].split() for text in report(jobs, 78).split("\n\n")[1:]]
+    assert heads[0] == ["job", "val/acc", "test/acc", "pbt/optimizer.lr", "test/loss", "seconds", "status"]
+    assert heads[1] == ["mean", "+/-", "std", "over", "seeds", "val/acc", "test/acc", "seeds"]
+    for n, one in enumerate(jobs):
+        one.overrides = [f"optimizer.lr=0.00{n}123456", f"task.l2=0.0000{n}654321", f"seed={n}"]
+    text = report(jobs, 80)
+    assert "  val/acc  test/acc  seconds    status\n" in text and max(map(len, text.splitlines())) < 80
+    jobs = [Job(n, [f"seed={n}"]) for n in range(2)]
+    assert report(jobs, 30).splitlines()[0].split() == ["job", "seconds", "status"]
+
+
+def test_the_advice_can_be_pasted_from_a_narrow_terminal(tmp_path, monkeypatch):
+    """The shell reads the words that were typed, from lines that fit the terminal."""
+    odd = "model.hidden=[16, 16] it's"
+    words = ["data=digits", odd, "model.activation=tanh", "trainer.max_steps=100", "trainer.log_every=0"]
+    state = made(tmp_path / "a folder of a sweep", [job(i, 0.5, *words, f"seed={i}") for i in range(2)])
+    state.jobs += [
+        Job(2, [*words, "seed=2"], "failed", 1, error="dl-run: the loss is not finite, " + "and so on " * 9),
+        Job(3, [*words, "seed=3"]),
+    ]
+    (whole,) = (line for line in closing(state, 0).splitlines() if line.startswith("  dl-run"))
+    monkeypatch.setattr("dlrun.sweep.report.columns", lambda stream, most: 60)
+    lines = closing(state, 0).splitlines()
+    longest = max(len(line) for line in lines if str(tmp_path) not in line)
+    assert longest < 60, "all but what cannot be broken"
+    commands = re.findall(r"^  dl-run(?:.*\\\n)*.*", "\n".join(lines), re.MULTILINE)
+    assert "\\\n" in commands[0]
+    assert [shlex.split(each.replace("\\\n", "")) for each in commands] == [  # what a shell does first
+        shlex.split(whole),
+        ["dl-run", "-m", f"sweep.resume={state.folder}"],
+    ]
+    state.jobs[3].status = "finished"
+    assert "repeat the failed jobs with:\n  dl-run -m \\\n    'sweep.resume=" in closing(state, 0)
 
 
 def test_the_page_is_complete_and_loads_nothing(tmp_path):
@@ -181,12 +222,17 @@ def test_seeds_are_distinguished_from_settings():
     ]
 
 
-def test_folds_are_repetitions_too():
+def test_folds_are_repetitions_too(tmp_path):
     jobs = [job(i, float(i), f"lr={i // 4}", f"data.fold={i % 2}", f"seed={i // 2 % 2}") for i in range(8)]
     rows = over_seeds(jobs, ["val/acc"])
     assert [(row["setting"], row["jobs"]) for row in rows] == [("lr=0", [0, 1, 2, 3]), ("lr=1", [4, 5, 6, 7])]
     means = report(jobs).partition("\n\n")[2].splitlines()
-    assert means[0].startswith("mean +/- std over folds") and means[0].endswith("folds")
+    assert means[0].startswith("mean +/- std over folds and seeds  ") and means[0].endswith("  runs")
+    assert json.loads(Page(Report(made(tmp_path / "s", jobs)).html()).data)["means"][0]["own"] == "lr=0"
+    for key, fixed in (("data.fold", "seed=0"), ("seed", "data.fold=0")):
+        some, word = [job(i, float(i), fixed, f"{key}={i}") for i in range(2)], f"{key.rpartition('.')[2]}s"
+        lines = report(some).partition("\n\n")[2].partition("\n\n")[2].splitlines()
+        assert lines[0].startswith(f"mean +/- std over {word}  ") and lines[0].endswith(f"  {word}")
     assert [line.split()[0] for line in means[2:]] == ["lr=0", "lr=1"]
 
 

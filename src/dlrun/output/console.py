@@ -1,5 +1,6 @@
 """Terminal output of a run: a header, a progress bar within the epoch, a line for each epoch, a table at the end."""
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -93,6 +94,21 @@ def _nothing(samples: int) -> None: ...
 def wrapped(line: str, width: int, indent: int) -> list[str]:
     """Wrap a line to `width` columns, the further lines indented. Words longer than a line are not broken."""
     return wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
+def shell_lines(words: Sequence[str], width: int) -> str:
+    """A command, quoted for a shell and indented. Lines of more than `width` columns are broken between two words, with
+    a backslash, so that the command can be pasted.
+    """
+    first, *rest = map(shlex.quote, words)
+    lines = [f"  {first}"]
+    for word in rest:
+        if len(lines[-1]) + len(word) + 3 > width:
+            lines[-1] += " \\"
+            lines.append(f"    {word}")
+        else:
+            lines[-1] += f" {word}"
+    return "\n".join(lines)
 
 
 def header(version: str, facts: dict[str, str], width: int) -> str:

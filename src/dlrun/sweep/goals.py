@@ -1,11 +1,11 @@
 """The goals of a sweep, its settings with their seeds and folds, and the best of them."""
 
-import shlex
 from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
 
 from dlrun.errors import UserError, nearest, some
+from dlrun.overrides import key_of
 from dlrun.sweep.job import DONE, Job
 from dlrun.sweep.rows import measured
 from dlrun.sweep.state import State
@@ -65,6 +65,15 @@ class Setting:
         return fmean(values) if (values := self.finished(name)) else None
 
 
+def repeated(jobs: list[Job]) -> tuple[str, str]:
+    """What the jobs of a setting differ in, and what is counted of them, in words."""
+    repeats = [[o for o in job.overrides if o.startswith(REPEATS)] for job in jobs]
+    varied = {key_of(o) for own in repeats for o in own if not all(o in others for others in repeats)}
+    if len(varied) > 1:
+        return "folds and seeds", "runs"
+    return ("folds", "folds") if varied == {"data.fold"} else ("seeds", "seeds")
+
+
 def settings(jobs: list[Job]) -> list[Setting]:
     """Group the jobs by setting, in the order of the jobs."""
     groups: dict[str, dict[str, Job]] = {}
@@ -110,13 +119,13 @@ def numbered(setting: Setting) -> str:
     return f"job{'s' if len(jobs) > 1 else ''} {some(jobs)}"
 
 
-def command_line(state: State, setting: Setting) -> str:
-    """Return the command that runs a setting by itself, in the folder in which the sweep was started.
+def command_words(state: State, setting: Setting) -> list[str]:
+    """Return the words of the command that runs a setting by itself, in the folder in which the sweep was started.
 
     A setting with several jobs runs as a sweep of its seeds and folds, a member of a population as all of it.
     """
     if any(name.startswith("pbt/") for name in setting.first.values):
-        return shlex.join(["dl-run", "-m", *state.facts["command"], *state.facts["flags"]])
+        return ["dl-run", "-m", *state.facts["command"], *state.facts["flags"]]
     repeats: dict[str, list[str]] = {}
     for override in (o for job in setting.jobs for o in job.overrides if o.startswith(REPEATS)):
         key, _, value = override.partition("=")
@@ -124,7 +133,7 @@ def command_line(state: State, setting: Setting) -> str:
         repeats[key] += [value] if value not in repeats[key] else []
     swept = [f"{key}={','.join(values)}" for key, values in repeats.items()]
     many = ["-m"] if len(setting.jobs) > 1 else []
-    return shlex.join(["dl-run", *many, *setting.overrides, *swept, *state.facts["flags"]])
+    return ["dl-run", *many, *setting.overrides, *swept, *state.facts["flags"]]
 
 
 def value_names(jobs: list[Job]) -> list[str]:

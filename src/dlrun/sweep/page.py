@@ -1,6 +1,7 @@
 """The sweep's self-contained HTML page: curves, parallel coordinates, slices, importance, seeds, jobs."""
 
 import json
+import shlex
 from html import escape
 from math import isfinite
 from pathlib import Path
@@ -22,16 +23,16 @@ def page(
     state: State, goals: list[tuple[str, str]], curves: dict[int, list[dict]], means: list, best: "list[Setting]"
 ) -> str:
     """Return the page. curves: the epoch rows of each job. means: the rows over seeds."""
-    from dlrun.sweep.goals import command_line, numbered, value_names
+    from dlrun.sweep.goals import REPEATS, command_words, numbered, repeated, value_names
 
     swept = parameters(state.jobs)
     metrics = [name for name, _ in goals]
     measured = {name for rows in curves.values() for row in rows[-1:] for name in row if name.startswith("val/")}
     metrics += sorted(measured - set(metrics))
     common = shared(state.jobs)
-    seeds = [override for job in state.jobs for override in job.overrides if override.startswith("seed=")]
+    repeats = [override for job in state.jobs for override in job.overrides if override.startswith(REPEATS)]
     by_number = {job.number: job for job in state.jobs}
-    means = [row | {"own": own_overrides(by_number[row["jobs"][0]], common + seeds)} for row in means]
+    means = [row | {"own": own_overrides(by_number[row["jobs"][0]], common + repeats)} for row in means]
     data = {
         "title": state.folder.name,
         "started": state.facts["started"],
@@ -43,8 +44,13 @@ def page(
         "parameters": swept,
         "importance": {name: importance(state.jobs, swept, name) for name, _ in goals},
         "means": means,
+        "repeated": repeated(state.jobs),
         "best": [
-            {"jobs": [job.number for job in each.jobs], "name": numbered(each), "command": command_line(state, each)}
+            {
+                "jobs": [job.number for job in each.jobs],
+                "name": numbered(each),
+                "command": shlex.join(command_words(state, each)),
+            }
             for each in best
         ],
         "jobs": [_job(job, common, curves.get(job.number, []), metrics) for job in state.jobs],

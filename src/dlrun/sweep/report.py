@@ -14,7 +14,7 @@ from textwrap import wrap
 
 from dlrun.errors import columns
 from dlrun.output.as_json import as_json, finite
-from dlrun.output.console import number, table, wrapped
+from dlrun.output.console import number, shell_lines, table, wrapped
 from dlrun.output.rows import epoch_rows
 from dlrun.output.written import write_whole
 from dlrun.sweep.folds import FILE as OUT_OF_FOLD
@@ -23,10 +23,11 @@ from dlrun.sweep.goals import (
     REPEATS,
     Setting,
     best_settings,
-    command_line,
+    command_words,
     goals,
     numbered,
     over_seeds,
+    repeated,
     value_names,
 )
 from dlrun.sweep.job import OPEN, Job
@@ -118,8 +119,8 @@ class Report:
 def _as_json(state: State, setting: Setting) -> dict[str, object]:
     """The entry of a best setting: its first job, all its jobs, its command, and its mean metrics."""
     values = {name: setting.mean(name) for name in value_names(setting.jobs)}
-    jobs = [job.number for job in setting.jobs]
-    return {"job": jobs[0], "jobs": jobs, "command": command_line(state, setting), "values": values}
+    jobs, command = [job.number for job in setting.jobs], shlex.join(command_words(state, setting))
+    return {"job": jobs[0], "jobs": jobs, "command": command, "values": values}
 
 
 def as_csv(jobs: list[Job], names: list[str]) -> str:
@@ -141,36 +142,53 @@ def word(job: Job) -> str:
 def report(jobs: list[Job], width: int = 10_000) -> str:
     """Return the table of all jobs and, for several seeds, that of their means. Shared overrides are stated once.
 
-    Goals come first, on val and test. In a narrow terminal the last columns are left out, and the overrides folded;
-    results.csv has all.
+    Goals come first, on val and test. In a narrow terminal each table leaves out its last columns down to the goals,
+    then folds the overrides, then leaves out goals but the first; results.csv has all.
     """
-    names = value_names(jobs)
+    names, common = value_names(jobs), shared(jobs)
     goals = {name.partition("/")[2] for name in names if name.startswith("val/")}
     names.sort(key=lambda name: name.partition("/")[2] not in goals)
-    common = shared(jobs)
-    text = _tables(jobs, names, common)
-    while len(names) > 1 and max(map(len, text.splitlines())) >= width:
-        text = _tables(jobs, names := names[:-1], common)
-    if max(map(len, text.splitlines())) >= width:
-        text = _tables(jobs, names, common, width)
+    least = sum(name.partition("/")[2] in goals for name in names)
+    indent = len(str(jobs[-1].number)) + 2 if jobs else 2
+    texts = [_fitted(_job_rows(jobs, names, common), len(names), least, width, indent)]
+    if (means := _mean_rows(jobs, names, common))[1:]:
+        texts.append(_fitted(means, len(names), least, width, 2))
     lines = wrapped(f"all jobs with {' '.join(common)}", width - 1, 2)
-    return ("\n".join(lines) + "\n\n" if common else "") + text
+    return "\n\n".join((["\n".join(lines)] if common else []) + texts)
 
 
-def _tables(jobs: list[Job], names: list[str], common: list[str], width: int = 10_000) -> str:
-    repeats = [override for job in jobs for override in job.overrides if override.startswith(REPEATS)]
-    kind = "folds" if any(override.startswith("data.fold=") for override in repeats) else "seeds"
+def _fitted(rows: list[list[str]], num: int, least: int, width: int, indent: int) -> str:
+    """A table narrower than `width`. num: its columns of metrics, after the first; least: those of the goals."""
+    num_wide = range(num, least - 1, -1)
+    choices = [(count, 10_000) for count in num_wide] + [(count, width) for count in range(least, 0, -1)]
+    text = ""
+    for count, folded_width in choices or [(0, width)]:
+        some = [row[: 1 + count] + row[1 + num :] for row in rows]
+        text = table(_folded(some, folded_width, indent))
+        if max(map(len, text.splitlines())) < width:
+            break
+    return text
+
+
+def _job_rows(jobs: list[Job], names: list[str], common: list[str]) -> list[list[str]]:
+    """The table of all jobs."""
     cells, digits = [["job", *names, "seconds", "status"]], len(str(jobs[-1].number)) if jobs else 0
     for job in jobs:
         label = f"{job.number:{digits}}  {own_overrides(job, common)}".rstrip()
         seconds = f"{job.seconds:.1f}" if job.seconds is not None else "-"
         cells.append([label, *(_cell([job.values.get(n)]) for n in names), seconds, word(job)])
-    means = [[f"mean +/- std over {kind}", *names, kind]]
+    return cells
+
+
+def _mean_rows(jobs: list[Job], names: list[str], common: list[str]) -> list[list[str]]:
+    """The table of the means over seeds, folds, or both."""
+    repeats = [override for job in jobs for override in job.overrides if override.startswith(REPEATS)]
+    over, counted = repeated(jobs)
+    means = [[f"mean +/- std over {over}", *names, counted]]
     for row in over_seeds(jobs, names):
         setting = own_overrides(jobs[row["jobs"][0]], common + repeats) or "(all)"
         means.append([setting, *(_cell(row["values"][n]) for n in names), str(row["seeds"])])
-    tables = [table(_folded(cells, width, digits + 2))] + ([table(_folded(means, width, 2))] if means[1:] else [])
-    return "\n\n".join(tables)
+    return means
 
 
 def _folded(rows: list[list[str]], width: int, indent: int) -> list[list[str]]:
@@ -207,27 +225,33 @@ def failures(jobs: list[Job]) -> str:
     )
 
 
+def _advice(text: str, command: list[str], width: int) -> str:
+    """A command after a text, or below it where the line would be too long."""
+    line = f"{text} {shlex.join(command)}"
+    return line if len(line) < width else f"{text}\n{shell_lines(command, width - 1)}"
+
+
 def closing(state: State, stopped: int) -> str:
     """Return the closing text: the table, failures, the best job, and the command that resumes an unfinished sweep."""
     jobs, folder, width = state.jobs, state.folder, columns(sys.stdout, 10_000)
     blocks = [report(jobs, width)]
-    if text := own_tables(state):
+    if text := own_tables(state, width):
         blocks.append(text)
     if text := failures(jobs):
-        blocks.append(text)
+        blocks += ["\n".join("\n".join(wrapped(line, width - 1, 2)) for line in text.splitlines())]
     for setting in best_settings(jobs, goals(state)) if have_one_problem(jobs) else ():
         values = ", ".join(f"{name} {_cell(setting.values(name))}" for name, _ in goals(state))
         best = "\n".join(wrapped(f"best: {numbered(setting)}, {values}", width - 1, 6))
-        blocks.append(f"{best}\n  {command_line(state, setting)}")  # a command is not folded, so that it can be pasted
+        blocks.append(f"{best}\n{shell_lines(command_words(state, setting), width - 1)}")
     left = state.total - sum(job.status not in OPEN for job in jobs)
     others = sum(job.status == "running" and job.worker != state.worker for job in jobs)
     if others and not stopped:
         blocks.append(f"{others} of {left} remaining jobs {'is' if others == 1 else 'are'} running in other processes")
     elif stopped or left:
         remaining = f"{left} job{' is' if left == 1 else 's are'} left"
-        blocks.append(f"{remaining}; resume with: dl-run -m sweep.resume={shlex.quote(str(folder))}")
+        blocks.append(_advice(f"{remaining}; resume with:", ["dl-run", "-m", f"sweep.resume={folder}"], width))
     elif any(job.has_failed and job.status not in FINAL for job in jobs):
-        command = f"dl-run -m sweep.resume={shlex.quote(str(folder))} sweep.retry=failed"
-        blocks.append(f"repeat the failed jobs with: {command}")
+        command = ["dl-run", "-m", f"sweep.resume={folder}", "sweep.retry=failed"]
+        blocks.append(_advice("repeat the failed jobs with:", command, width))
     files = [folder / name for name in ("results.csv", "report.html", OUT_OF_FOLD, SHEET)]
     return "\n" + "\n\n".join([*blocks, "\n".join(str(file) for file in files if file.exists())])

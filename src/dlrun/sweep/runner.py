@@ -70,7 +70,7 @@ class Runner:
                 if self.requests.first and not is_reported:
                     is_reported = True
                     within = f"within {process.GRACE:.0f} s; a second signal ends them at once"
-                    self.screen.show(f"stopping: running jobs save a checkpoint and end {within}")
+                    self.screen.tell(f"stopping: running jobs save a checkpoint and end {within}")
                 for one in list(self.running):
                     self.look_at(one)
                 if self.screen.is_due:
@@ -85,7 +85,7 @@ class Runner:
         with self.state.alone():
             self.report.write(at_once=True)
         if self.report.problem:
-            self.screen.show(self.report.problem)
+            self.screen.tell(self.report.problem)
         return self.requests.first or 0
 
     def _stop(self, number: int, frame: object) -> None:
@@ -187,7 +187,7 @@ class Runner:
         verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0)
         if verdict and verdict.why is None:
             one.is_known = True
-            self.screen.show(f"\n{tried.together(one, verdict)}")
+            self.screen.tell(f"\n{tried.together(one, verdict)}")
 
     def look_at(self, one: Running) -> None:
         """Check whether a running job has ended, takes too long, or is hopeless."""
@@ -228,12 +228,12 @@ class Runner:
             self.report.write()
         for job in one.jobs:
             if job.status in DONE:
-                self.screen.show(f"job {job.number} {job.status}{summed_up(job)}")
+                self.screen.tell(f"job {job.number} {job.status}{summed_up(job)}")
             elif not self.requests.first:
                 log = logs[job.number] if job is one.job else [job.error or ""]  # of a stack: its log once
                 self.screen.fail(f"job {job.number}", f"{job.status} (exit code {job.code})", log)
         if one.job.stack is not None and code == 0 and (text := tried.took(self.state, one)):
-            self.screen.show(text)
+            self.screen.tell(text)
 
     def ends_early(self, one: Running, code: int) -> bool:
         """Handle the end of a stack before its first checkpoint. Returns False for any other end."""
@@ -249,5 +249,5 @@ class Runner:
             self.report.write()
         if one.job.status == "refused":
             raise UserError(text)
-        self.screen.show(text)
+        self.screen.tell(text)
         return True

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from dlrun.errors import printable
+from dlrun.errors import columns, printable
 from dlrun.output.console import duration, number, wrapped
 from dlrun.output.terminal import write
 from dlrun.sweep.goals import Setting, numbered
@@ -35,10 +35,15 @@ class Screen:
     def start(self, text: str) -> None:
         """Print that a job starts, unless the live table shows it."""
         if not self.is_live:
-            self.show(f"\n{text}")
+            self.tell(f"\n{text}")
+
+    def tell(self, text: str) -> None:
+        """Print a note that stays, its lines wrapped to the terminal's width."""
+        width = columns(sys.stdout, 10_000) - 1
+        self.show("\n".join("\n".join(wrapped(line, width, 2)) for line in text.split("\n")))
 
     def show(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print lines that stay."""
         self.clear()
         self._write(sys.stdout, printable(text) + "\n")
 
@@ -46,10 +51,10 @@ class Screen:
         """Print a failure with the last lines of the job's log, or of which job the same was printed."""
         before = self.told.setdefault((how, *log), job)
         if before == job or not log:
-            self.show(f"{job} {how}")
+            self.tell(f"{job} {how}")
             self._write(sys.stderr, "".join(f"  {printable(line)}\n" for line in log))
         else:
-            self.show(f"{job} {how}, as {before}")
+            self.tell(f"{job} {how}, as {before}")
 
     def clear(self) -> None:
         """Remove the live table, which is drawn again below the next lines."""

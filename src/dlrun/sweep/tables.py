@@ -2,7 +2,7 @@
 
 from typing import TypeGuard
 
-from dlrun.output.console import table
+from dlrun.output.console import table, wrapped
 from dlrun.output.folders import read_summary
 from dlrun.overrides import key_of
 from dlrun.sweep.job import Job
@@ -12,14 +12,15 @@ from dlrun.sweep.state import State, own_overrides, shared
 SHOWN = 12  # most jobs whose own tables are printed
 
 
-def own_tables(state: State) -> str:
-    """The tables that the jobs' own reports end with, each below what tells the job from the others."""
+def own_tables(state: State, width: int) -> str:
+    """The tables that the jobs' own reports end with, each below what tells the job from the others, wrapped."""
     common = shared(state.jobs)
     blocks = []
     for job in state.jobs:
         rows = read_summary(state.run_folder(job)).get("table") if job.status == "finished" else None
         if is_table(rows):
-            blocks.append(f"job {job.number}  {own_overrides(job, common)}".rstrip() + f"\n{table(rows)}")
+            label = wrapped(f"job {job.number}  {own_overrides(job, common)}".rstrip(), width - 1, 2)
+            blocks.append("\n".join([*label, table(rows)]))
     more = [f"and {len(blocks) - SHOWN} more: table in each job's summary.json"] if len(blocks) > SHOWN else []
     return "\n\n".join(blocks[:SHOWN] + more)
 

@@ -112,9 +112,9 @@ class JobSweeper(Sweeper):
             with state.alone():
                 plan.open(state)
             how = "resuming a " if settings.resume else "joining a " if settings.join else ""
-            screen.show(f"{how}sweep of {counted(state.facts['total'], 'job')} in {state.folder}")
+            screen.tell(f"{how}sweep of {counted(state.facts['total'], 'job')} in {state.folder}")
             if note:
-                screen.show(note)
+                screen.tell(note)
             timeout = 60 * settings.job_timeout if settings.job_timeout else float("inf")
             stays = not settings.join
             launch = start or Cluster(launcher, state.folder).start
