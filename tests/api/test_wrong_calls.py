@@ -57,6 +57,10 @@ def test_wrong_arguments_of_a_run(tmp_path, monkeypatch):
     for seed in (-1, 1.5):
         with pytest.raises(dlrun.UserError, match=f"seed={seed}: expected an integer >= 0"):
             player.predict(episodes=1, seed=seed)
+    with pytest.raises(
+        dlrun.UserError, match=f"seed={2**63}: expected an integer of at most 9,223,372,036,854,775,807"
+    ):
+        player.predict(episodes=1, seed=2**63)
     assert player.predict(episodes=np.int64(1)).height == 1
     with pytest.raises(dlrun.UserError, match="x holds complex numbers"):
         classes.predict([1j, 2])

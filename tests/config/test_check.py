@@ -11,6 +11,7 @@ VALUES = {
     "seed=null": "an integer >= 0",
     "seed=1.5": "an integer >= 0",
     "seed=true": "an integer >= 0",
+    "seed=99999999999999999999": "an integer of at most 9,223,372,036,854,775,807",
     "output_dir=null": "a path (write a number as ./5)",
     "output_dir=5": "a path (write a number as ./5)",
     "run_dir=[a]": "a path or null",

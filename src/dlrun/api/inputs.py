@@ -16,6 +16,7 @@ from torch import Tensor
 from dlrun.api.frames import as_polars, as_rows
 from dlrun.api.images import as_file, is_image
 from dlrun.api.samples import as_array, is_frame, refuse_masked
+from dlrun.config.values import mismatch
 from dlrun.errors import UserError, first_line
 from dlrun.output.failures import within_memory
 from dlrun.runs import input_rows
@@ -25,6 +26,7 @@ from dlrun.runs.records import flat
 from dlrun.runs.records import outputs as records
 from dlrun.spec import Columns, Image, Mask, Table, Tokens
 from dlrun.train.finished import FinishedRun
+from dlrun.types import RunSeed
 
 
 def predict(
@@ -32,8 +34,8 @@ def predict(
 ) -> pl.DataFrame | np.ndarray:
     """Return a frame with a row per input, or an array of images or masks. Raises UserError for wrong inputs."""
     takes = run.task.accepts
-    if not _is_integer(seed) or not 0 <= seed < 2**63:
-        raise UserError(f"seed={seed!r}: expected an integer >= 0")
+    if expected := mismatch(int(seed) if _is_integer(seed) else seed, RunSeed):
+        raise UserError(f"seed={seed!r}: expected {expected}")
     used = {"inputs": x is not None, "latent": samples is not None, "episodes": episodes is not None}
     ways = [name for name, is_used in used.items() if is_used]
     expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)

@@ -15,7 +15,7 @@ from dlrun.config.signatures import Signature, is_allowed, of_rest, signature, s
 from dlrun.config.values import mismatch, written_as_text
 from dlrun.errors import ConfigError, UserError, listed, nearest
 from dlrun.spec import Spec
-from dlrun.types import KINDS, Nested, NonNegative, Positive, is_text
+from dlrun.types import KINDS, Nested, NonNegative, Positive, RunSeed, is_text
 
 SECTIONS = {
     "data": Nested("dlrun.data", "class"),
@@ -48,8 +48,8 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     missing = [name for name in SECTIONS if not config.get(name)]
     problems += [f"the section {name!r} is missing: choose an option with {name}=..." for name in missing]
     seed = config.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        problems.append(f"seed={_short(seed)}: expected an integer >= 0")
+    if expected := mismatch(seed, RunSeed):
+        problems.append(f"seed={_short(seed)}: expected {expected}")
     mode = config.get("mode", "train")
     if mode not in MODES:
         problems.append(
