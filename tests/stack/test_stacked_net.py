@@ -133,9 +133,70 @@ class InPlace(Own):
         return self.out(x.mul_(self.scale))
 
 
+class Normal(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.utils.spectral_norm(nn.Linear(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+class Bounded(Own):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.clamp(x, max=self.scale))
+
+
+class Last(nn.Module):
+    """The last outputs of a recurrent layer."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.read = nn.GRU(size, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.read(x)[0][:, -1]
+
+
 class Constant(Own):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.out(x + self.scale * torch.arange(4.0))
+
+
+class OnConstant(Own):
+    """A layer reads a constant, or a parameter, instead of the batch."""
+
+    def __init__(self, x: torch.Tensor | None = None, layer: nn.Module | None = None) -> None:
+        super().__init__()
+        self.x, self.layer = x, layer or nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.scale if self.x is None else self.x).sum() * x
+
+
+ALONE = "an input without an axis for the batch has no stacked form$"
+
+
+@pytest.mark.parametrize(
+    ("net", "why"),
+    [
+        (OnConstant(torch.ones(4)), f"^layer.weight of Linear: {ALONE}"),
+        (OnConstant(torch.ones(1, 4)), f"^layer.weight of Linear: {ALONE}"),
+        (OnConstant(), "^layer.weight of Linear: an input computed from parameters alone has no stacked form$"),
+        (OnConstant(torch.ones(1, 4, 4), nn.Conv1d(4, 2, 3)), f"^layer.weight of Conv1d: {ALONE}"),
+        (OnConstant(torch.ones(4, 4), nn.Conv1d(4, 2, 3)), f"^layer.weight of Conv1d: {ALONE}"),
+        (OnConstant(torch.ones(4), nn.LayerNorm(4)), f"^layer.weight of LayerNorm: {ALONE}"),
+        (OnConstant(torch.ones(3, 4), nn.BatchNorm1d(4)), f"^layer.running_mean of BatchNorm1d: {ALONE}"),
+        (OnConstant(torch.arange(3), nn.Embedding(3, 2)), f"^layer.weight of Embedding: {ALONE}"),
+        (OnConstant(torch.ones(3), nn.PReLU()), f"^layer.weight of PReLU: {ALONE}"),
+        (OnConstant(torch.ones(4), nn.GRUCell(4, 2)), f"^layer.weight_ih of GRUCell: {ALONE}"),
+        (OnConstant(torch.ones(1, 4, 4), Last(4)), f"^layer.read of GRU: {ALONE}"),
+    ],
+    ids=["vector", "row", "parameter", "map", "maps", "layer", "batch", "ids", "prelu", "cell", "gru"],
+)
+def test_a_layer_that_does_not_read_the_batch_is_named(net, why):
+    with pytest.raises(NotStackable, match=why):
+        StackedNet([net, deepcopy(net)]).train()(torch.ones(4, 4))
 
 
 def test_a_layer_without_a_stacked_form_is_named():
@@ -145,6 +206,10 @@ def test_a_layer_without_a_stacked_form_is_named():
         (Constant(), torch.ones(4, 4), "^scale of Constant: mul has no stacked form$"),
         (nn.Sequential(nn.Embedding(4, 3, max_norm=1.0)), ids, "0.weight of Embedding: an embedding with max_norm"),
         (nn.Sequential(nn.Linear(4, 4), nn.Dropout1d(0.5)), torch.ones(4, 4), "1: Dropout1d has no stacked form"),
+        (Normal(), torch.ones(4, 4), "^layer.weight_orig of Linear: normalize has no stacked form$"),
+        (Bounded(), torch.ones(4, 4), "^scale of Bounded: clamp has no stacked form$"),
+        (nn.GRU(4, 2, 2, dropout=0.1), torch.ones(3, 4, 4), "GRU: its own dropout has no stacked form"),
+        (nn.ReLU(), torch.ones(4, 4), "^a network without parameters has no stacked form$"),
     ):
         with pytest.raises(NotStackable, match=why):
             StackedNet([net, deepcopy(net)]).train()(x)

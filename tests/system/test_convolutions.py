@@ -10,7 +10,12 @@ from toys import section, seeded
 
 from dlrun.config.build import build
 from dlrun.errors import UserError
+from dlrun.output.checkpoints import Checkpoints
 from dlrun.spec import Image
+from dlrun.stack.functions import NotStackable
+from dlrun.stack.run import make_job
+from dlrun.stack.stacked import Stack
+from dlrun.stack.trial import gain
 from dlrun.system import convolutions
 from dlrun.system.convolutions import ProductConv2d, use_products
 from dlrun.train import assemble
@@ -82,6 +87,23 @@ def test_a_run_with_products_trains(tmp_path, monkeypatch):
     train(tmp_path / "plain", plain)
     one, other = (rows(tmp_path / name)[-1]["train/loss"] for name in ("a", "plain"))
     assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_a_stack_needs_the_gradients_of_torch(tmp_path, monkeypatch):
+    """The message names the layer and the key, as what `auto` chooses depends on the machine."""
+    monkeypatch.setattr(convolutions, "WIDE", 4)
+    write_mnist(tmp_path)
+    small = [o for o in SMALL if not o.startswith("model.")] + ["model=fast_cnn", "model.widths=[4,4,4]"]
+
+    def stack(kind: str) -> Stack:
+        words = [*small, f"data_dir={tmp_path}", f"trainer.conv_gradients={kind}"]
+        jobs = [make_job(k, *compose(*words, f"seed={k}"), tmp_path / str(k)) for k in range(2)]
+        return Stack(jobs, Checkpoints(tmp_path), "id")
+
+    why = "of Conv2d: its weight gradients are products here; trainer.conv_gradients=torch has a stacked form$"
+    with pytest.raises(NotStackable, match=rf"^[\w.]+ {why}"):
+        stack("products")
+    assert gain(stack("torch")).step > 0
 
 
 def test_second_derivatives_of_products_are_refused(tmp_path, monkeypatch):

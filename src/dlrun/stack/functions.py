@@ -33,11 +33,20 @@ class NotStackable(Exception):
         self.parts = list(parts)
 
 
+def expect_batch(x: Tensor, param: "Handle", has_axis: bool = True) -> None:
+    """Raise NotStackable for an input that cannot be (K * B, ...), such as a constant. has_axis: for the batch."""
+    if hasattr(x, "stack"):
+        raise NotStackable(f"{param.owner}: an input computed from parameters alone has no stacked form")
+    if not has_axis or len(x) % len(param.stack):
+        raise NotStackable(f"{param.owner}: an input without an axis for the batch has no stacked form")
+
+
 def scaled(x: Tensor, weight: "Handle | None", bias: "Handle | None", axis: int) -> Tensor:
     """x (K * B, ...) times each job's weight plus its bias; `axis` of x (K, B, ...) is that of weight.shape[0]."""
     some = weight if weight is not None else bias
     if some is None:
         return x
+    expect_batch(x, some, axis > 1)
     out = per_job(x, len(some.stack))
     if weight is not None:
         out = out * along(weight.stack, out.dim(), axis)
@@ -74,6 +83,7 @@ class _Dense(torch.autograd.Function):
 
 def linear(x: Tensor, weight: "Handle", bias: "Handle | None" = None) -> Tensor:
     """(K * B, ..., inputs) -> (K * B, ..., outputs)"""
+    expect_batch(x, weight, x.dim() > 1)
     stack, biases = weight.stack, None if bias is None else bias.stack
     if not torch.is_autocast_enabled(x.device.type):
         out: Tensor = _Dense.apply(x, stack, biases)
@@ -99,6 +109,7 @@ def convolution(
 
     sixth: dilation, or the output padding of a transposed convolution. last: the dilation of the latter.
     """
+    expect_batch(x, weight, x.dim() == weight.dim())
     k, biases = len(weight.stack), None if bias is None else bias.stack
     sixth = sixth if sixth is not None else keys.pop("dilation", 1)
     if keys:
@@ -125,7 +136,9 @@ def batch_norm(
 ) -> Tensor:
     """Normalise each job's channels by its own samples: (K * B, C, ...) -> the same."""
     handles = (running_mean, running_var, weight, bias)
-    k = next(len(handle.stack) for handle in handles if handle is not None)
+    some = next(handle for handle in handles if handle is not None)
+    expect_batch(x, some, x.dim() > 1)
+    k = len(some.stack)
     flat = [None if handle is None else handle.stack.flatten(0, 1) for handle in handles]
     return one_after_another(function(side_by_side(x, k), *flat, *rest, **keys), k, is_channels_last(x))
 
@@ -161,6 +174,7 @@ def embedding(
     """Integers (K * B, ...) -> vectors (K * B, ..., size). The vector of `padding_idx` does not learn."""
     if max_norm is not None or scale_grad_by_freq or sparse:
         raise NotStackable(f"{weight.owner}: an embedding with max_norm, scale_grad_by_freq or sparse=True")
+    expect_batch(ids, weight, ids.dim() > 0)
     k, rows = weight.stack.shape[:2]
     first = torch.arange(k, device=ids.device).mul(rows).view(k, *[1] * ids.dim())
     out = F.embedding((per_job(ids, k) + first).flatten(0, 1), weight.stack.flatten(0, 1))
@@ -171,6 +185,7 @@ def embedding(
 
 def prelu(x: Tensor, weight: "Handle") -> Tensor:
     """(K * B, C, ...) -> the same; one slope for all channels, or one each."""
+    expect_batch(x, weight, x.dim() > 0)
     out = per_job(x, len(weight.stack))
     slopes = along(weight.stack, out.dim(), 2 if weight.stack.shape[1] > 1 else 1)
     return torch.where(out >= 0, out, out * slopes).flatten(0, 1)

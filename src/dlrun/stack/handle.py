@@ -48,12 +48,13 @@ def of_each(func: Callable, *args: Any, **keys: Any) -> Any:
     """
     handles = [arg for arg in args if isinstance(arg, Handle)]
     name = getattr(func, "__name__", str(func))
-    nested = [each for arg in args if isinstance(arg, list | tuple) for each in arg if isinstance(each, Handle)]
+    lists = [keys.values(), *(arg for arg in args if isinstance(arg, list | tuple))]
+    nested = [each for some in lists for each in some if isinstance(each, Handle)]
     owner = next((handle.owner for handle in (*handles, *nested)), "a parameter")
     k = len(handles[0].stack) if handles else 0
     batched = [isinstance(arg, Tensor) and not isinstance(arg, Handle) and arg.dim() > 0 for arg in args]
     try:
-        if not handles or (name.endswith("_") and not name.endswith("__")):  # in place
+        if not handles or nested or (name.endswith("_") and not name.endswith("__")):  # in place
             raise ValueError
         parts = [
             arg.stack if isinstance(arg, Handle) else per_job(arg, k) if is_batched else arg

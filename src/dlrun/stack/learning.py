@@ -20,6 +20,7 @@ from dlrun.stack.pieces import ranges
 from dlrun.stack.play import Collectors, Replays, evaluate
 from dlrun.stack.update import StackedUpdate, backward
 from dlrun.stack.watch import is_known
+from dlrun.system.convolutions import ProductConv2d
 from dlrun.system.replay import StepReplay
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.rl.a2c import A2C
@@ -189,4 +190,7 @@ def check(task: Task) -> Task:
         }
     if found := [key for key, is_set in in_the_way.items() if is_set]:
         raise NotStackable(f"{found[0]} has no stacked form")
+    if product := next((n for n, module in task.net.named_modules() if isinstance(module, ProductConv2d)), None):
+        why = "its weight gradients are products here; trainer.conv_gradients=torch has a stacked form"
+        raise NotStackable(f"{product} of Conv2d: {why}")
     return task

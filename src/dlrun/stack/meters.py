@@ -1,6 +1,7 @@
 """Means of the jobs' metrics over an epoch, summed for all jobs at once. Each job's own Means holds its sums."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from math import nan
 
 import torch
 
@@ -12,14 +13,17 @@ from dlrun.train.meters import Means, counted
 class StackedMeans:
     """The steps that are not in the jobs' sums yet.
 
-    means: of the jobs. Those of restored jobs may have such steps, which move here.
+    means: of the jobs. Those of restored jobs may have such steps, which move here. left_out: the metrics that a job
+    alone would not have, for each job.
     """
 
-    def __init__(self, means: Sequence[Means]) -> None:
+    def __init__(self, means: Sequence[Means], left_out: Sequence[Collection[str]]) -> None:
         self.pending: list[tuple[Metrics, int]] = []
+        self.left_out = left_out
         for steps in zip(*(each.pending for each in means), strict=True):
-            first, samples = steps[0]
-            self.add({name: torch.stack([metrics[name] for metrics, _ in steps]) for name in first}, samples)
+            like = {name: value for metrics, _ in steps for name, value in metrics.items()}
+            columns = {name: [metrics.get(name, value * nan) for metrics, _ in steps] for name, value in like.items()}
+            self.add({name: torch.stack(column) for name, column in columns.items()}, steps[0][1])
         for each in means:
             each.pending = []
 
@@ -38,12 +42,13 @@ class StackedMeans:
         self.pending.clear()
         windows: list[dict[str, float]] = []
         for k, each in enumerate(means):
-            for name, (values, samples) in sums.items():
+            own = {name: pair for name, pair in sums.items() if name not in self.left_out[k]}
+            for name, (values, samples) in own.items():
                 each.sums[name] = each.sums.get(name, 0.0) + values[k]
                 each.samples[name] = each.samples.get(name, 0) + samples
             counts = counted([values[k] for values in outcomes])
             each.add_counts(counts)
-            windows.append({name: values[k] / samples for name, (values, samples) in sums.items()} | counts)
+            windows.append({name: values[k] / samples for name, (values, samples) in own.items()} | counts)
         return windows
 
     def _summed(self, name: str) -> tuple[list[float], int]:
@@ -58,4 +63,8 @@ class StackedMeans:
 
     def of_job(self, k: int) -> list[tuple[Metrics, int]]:
         """The steps of one job, as its own Means would hold them."""
-        return [({name: value[k] for name, value in metrics.items()}, count) for metrics, count in self.pending]
+        steps = []
+        for metrics, count in self.pending:
+            own = {name: value[k] for name, value in metrics.items() if name not in self.left_out[k]}
+            steps.append((own, count))
+        return steps

@@ -31,7 +31,10 @@ class StackedNet(nn.Module):
 
     def __init__(self, nets: list[nn.Module], channels_last: bool = False) -> None:
         super().__init__()
-        self.jobs = Jobs(len(nets), next(nets[0].parameters()).device)
+        param = next(nets[0].parameters(), None)
+        if param is None:
+            raise NotStackable("a network without parameters has no stacked form")
+        self.jobs = Jobs(len(nets), param.device)
         self.leaves: dict[nn.Parameter, Tensor] = {}
         self.buffer_stacks: list[Tensor] = []
         try:

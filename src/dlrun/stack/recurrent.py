@@ -22,6 +22,8 @@ class Reading:
 
     def __init__(self, layer: nn.RNNBase, num: int, owner: str) -> None:
         self.layer, self.plain, self.num, self.owner = layer, layer.forward, num, owner
+        if layer.dropout and layer.num_layers > 1:  # drawn within torch's kernel, from one generator
+            raise NotStackable(f"{owner}: its own dropout has no stacked form: expected nn.Dropout between layers")
 
     def __call__(self, x: Tensor | PackedSequence, states: States = None) -> tuple[Tensor | PackedSequence, States]:
         """(K * B, T, C), or (T, K * B, C) without batch_first, or packed sequences -> outputs, last states."""
@@ -32,8 +34,8 @@ class Reading:
             outs, ends = self._each(packed, states)
             whole = torch.cat([pad_packed_sequence(out, True, total_length=padded.shape[1])[0] for out in outs])
             return pack_padded_sequence(whole, lengths, batch_first=True, enforce_sorted=False), ends
-        if x.dim() != 3:
-            raise NotStackable(f"{self.owner}: a sequence without an axis for the batch has no stacked form")
+        if x.dim() != 3 or x.shape[0 if self.layer.batch_first else 1] % self.num:
+            raise NotStackable(f"{self.owner}: an input without an axis for the batch has no stacked form")
         if not self.layer.batch_first:
             outs, ends = self._each(x.chunk(self.num, 1), states)
             return torch.cat(outs, 1), ends

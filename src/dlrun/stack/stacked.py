@@ -68,7 +68,9 @@ class Stack:
             for name, update in named[0].items()
         }
         self.learner = Lockstep(tasks, self.net, self.updates, losses)
-        self.means = StackedMeans([job.training.means for job in self.jobs])
+        limits = [job.training.trainer.clip_global_norm for job in self.jobs]
+        left_out = [["grad_norm"] if limit is None else [] for limit in limits]  # the stack measures that of all
+        self.means = StackedMeans([job.training.means for job in self.jobs], left_out)
 
     def _hand_back(self) -> None:
         """Copy the stack's state back to the jobs, whose networks are views of the stacked one already."""
