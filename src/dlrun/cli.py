@@ -18,6 +18,7 @@ from dlrun.errors import FULL, UserError, described, printable
 from dlrun.output.json_line import FLAG, note_error, one_json_line
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, lost, open_streams, silence, text_of_disk
 from dlrun.overrides import OTHER_KEYS, key_of, quoted
+from dlrun.types import LARGEST_SEED
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -184,6 +185,8 @@ def with_seeds(arguments: list[str]) -> list[str]:
         raise UserError(f"{typed}: expected a number of seeds from 2 to {MOST_SEEDS:,}")
     if not first.isdecimal():
         raise UserError(f"{typed} with {single[-1]}: expected one first seed, such as seed=100, or only one of the two")
+    if int(first) + int(count) - 1 > LARGEST_SEED:
+        raise UserError(f"{typed} with {single[-1]}: expected seeds of at most {LARGEST_SEED:,}")
     rest = [argument for argument in arguments if argument not in (*wanted, *single)]
     if other := next((o for o in rest if key_of(o) in ("resume", "mode") or o in ("sweep=optuna", "sweep=pbt")), None):
         raise UserError(f"{typed} with {other}: expected seeds of new runs, without a mode, a search or a population")

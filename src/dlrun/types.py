@@ -80,7 +80,8 @@ Processes = Annotated[int, Range(1, 100)]  # that one machine runs together
 Index = Annotated[int, Range(0, 10**9)]
 Byte = Annotated[int, Range(0, 255)]  # a number of a mask's pixels
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # NumPy's range
-RunSeed = Annotated[int, Range(0, 2**63 - 1)]
+LARGEST_SEED = 2**63 - 1  # of a run
+RunSeed = Annotated[int, Range(0, LARGEST_SEED)]
 Name = Annotated[str, Filled()]
 Keep = Annotated[str, BestOf()]
 Positive = Annotated[float, Range(0, open_low=True)]

@@ -151,6 +151,14 @@ def test_seeds_are_given_once(dl_run):
     )
 
 
+def test_the_largest_of_several_seeds_is_checked_before_the_first_trains(dl_run):
+    code, _, text = dl_run("data=moons", "seeds=2", f"seed={2**63 - 1}")
+    expected = "expected seeds of at most 9,223,372,036,854,775,807"
+    assert (code, text) == (2, f"dl-run: seeds=2 with seed={2**63 - 1}: {expected}\n")
+    code, _, text = dl_run("-m", "data=moons", "sweep=pbt", "sweep.population=2", RATE, f"seed={2**63 - 1}")
+    assert (code, text) == (2, f"dl-run: seed={2**63 - 1} with sweep=pbt: {expected}\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["seed=0,1,2", "sweep.stack=3"], ["sweep=pbt", "sweep.population=3", RATE]])
 def test_a_stack_killed_early_ends_with_the_same_bits(words, tmp_path):

@@ -17,6 +17,7 @@ from dlrun.sweep.axes import Axis
 from dlrun.sweep.halving import best_first
 from dlrun.sweep.settings import Population
 from dlrun.sweep.stacks import MAY_DIFFER, NONE_AT_ZERO
+from dlrun.types import LARGEST_SEED
 
 FIXED = (  # for the whole run, or no numbers
     "seed", "data.fold", "task.class_weights", "trainer.patience", "trainer.min_delta", "trainer.stop_at",
@@ -40,6 +41,8 @@ def with_seeds(arguments: list[str], settings: Population) -> list[str]:
         raise UserError(
             f"{typed[-1]} with sweep=pbt: each member has a seed of its own\n  expected the first one, such as seed=100"
         )
+    if int(first) + settings.population - 1 > LARGEST_SEED:
+        raise UserError(f"{typed[-1]} with sweep=pbt: expected seeds of at most {LARGEST_SEED:,}")
     seeds = ",".join(str(int(first) + member) for member in range(settings.population))
     return [*(argument for argument in arguments if argument not in typed), f"seed={seeds}"]
 
