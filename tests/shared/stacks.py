@@ -15,6 +15,7 @@ from dlrun.stack.run import make_job
 from dlrun.stack.selection import selection_of
 from dlrun.stack.stacked import Stack
 from dlrun.stack.stacked_job import StackedJob, job_state, with_values
+from dlrun.stack.trial import gain
 from dlrun.sweep.axes import Axis
 from dlrun.sweep.population import first_values
 from dlrun.sweep.settings import Population, Settings
@@ -58,11 +59,11 @@ class Killed(BaseException):
 
 def together(
     folder: Path, configs: list[tuple[dict, dict]], *, kill_at: int = -1, stop_at: int = -1,
-    settings: Settings | None = None, axes: Sequence[Axis] = (),
+    settings: Settings | None = None, axes: Sequence[Axis] = (), is_tried: bool = False,
 ) -> bool:  # fmt: skip
     """Train a stack, or resume one, as dlrun/stack/run.py does. Returns whether it finished.
 
-    settings, axes: of a sweep that selects between epochs.
+    settings, axes: of a sweep that selects between epochs. is_tried: the stack has a trial, as those of sweeps have.
     """
     checkpoints, like, members, found = Checkpoints(folder / "stack"), None, list[StackedJob](), {}
     if list(checkpoints.folder.glob("*.ckpt")):
@@ -84,6 +85,8 @@ def together(
         return True
     selection = selection_of(settings, list(axes), members[0]) if settings else None
     stack = Stack(members, checkpoints, "id", selection=selection, selected=found.get("selected", 0))
+    if is_tried and not saved:
+        gain(stack)
     silence = open(os.devnull, "w")
     for member in members:
         run = member.training.run

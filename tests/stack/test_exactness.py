@@ -29,7 +29,6 @@ CASES = {  # the words of all jobs, and those of each
     "images": ([*MLP, "model.dropout=0.2", "optimizer=adamw", "schedule=cosine"], RATES),
     "groups": ([*MLP, "optimizer=adamw"], [*GROUPS, ["optimizer.groups=null", "optimizer.lr=0.01"]]),
     "bf16": ([*MLP, "trainer.precision=bf16"], SEEDS),
-    "convolutions": (["data=mnist", "data_dir={data}", "model=lenet", "data.batch_size=16"], SEEDS),
     "table": (["data=wine", "model=mlp"], RATES),
     "folds": (["data=diabetes", "model=mlp", "data.folds=17"], FOLDS),
     "series": ([*SERIES, "model=lstm", "model.units=8"], SEEDS),
@@ -44,6 +43,7 @@ CASES = {  # the words of all jobs, and those of each
 }  # fmt: skip
 SHORT = {  # differences of 1e-7 grow beyond 1e-4 within 100 steps, also in a job alone; with the steps until then
     "batch_norm": ([*MLP, "model.norm=batch"], SEEDS, 40),
+    "convolutions": (["data=mnist", "data_dir={data}", "model=lenet", "data.batch_size=16"], SEEDS, 60),
     "maps": ([*MAPS, *UNET, "model.norm=none"], SEEDS, 40),
     "gan": ([*POINTS, "model=gan"], SEEDS, 40),
     "wgan_gp": ([*POINTS, "model=wgan_gp"], SEEDS, 40),
@@ -71,7 +71,7 @@ def both(folder, data, common, jobs, *keys):
         for job in jobs
     ]
     with undrawn():
-        assert together(folder / "stack", configs)
+        assert together(folder / "stack", configs, is_tried=True)
         for number, config in enumerate(configs):
             runs.train(folder / "alone" / str(number), config, finish=True)
     return [[rows(folder / kind / str(number)) for kind in ("alone", "stack")] for number in range(len(jobs))]

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import runs
+import torch
 from runs import compose, rows, same, state
 from stacks import COMMON, JOBS, OTHERS, together
 
@@ -62,7 +63,9 @@ def test_a_stack_evaluates_its_jobs_at_once(words, tmp_path, monkeypatch):
     members = [make_job(k, *compose(*small, f"seed={k}"), tmp_path / str(k)) for k in range(3)]
     data = members[0].session.data
     wanted = [member.session.task.evaluate(data, "val") for member in members]
-    found = Stack(members, Checkpoints(tmp_path), "id").learner.evaluate([data] * 3)
+    found = Stack(members, Checkpoints(tmp_path), "id").learner.evaluate(
+        [data] * 3, [m.training.clock for m in members]
+    )
     assert len({each["loss"] for each in found}) == 3 and found[0].keys() == wanted[0].keys()
     for one, other in zip(found, wanted, strict=True):
         assert one == pytest.approx(other, rel=1e-5)
@@ -155,6 +158,59 @@ def test_a_stack_that_needs_too_much_memory_is_halved(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limited)
     assert done.returncode == 0, done
     assert "4 jobs (0 to 3) train in stacks of 2 and 2: out of memory: cannot allocate" in done.stdout
+
+
+LATE = """
+import torch
+from torch import nn
+from dlrun.spec import Image
+
+class Late(nn.Module):
+    def __init__(self, spec: Image) -> None:
+        super().__init__()
+        self.layer = nn.Linear(spec.features, spec.outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and len(x) % 64:  # the last batch of an epoch
+            torch.cat([self.layer.weight, self.layer.weight])
+        return self.layer(x.flatten(1))
+"""
+
+
+@pytest.mark.slow
+def test_jobs_of_a_stack_that_fails_in_a_later_step_train_alone(tmp_path):
+    (tmp_path / "late.py").write_text(LATE)
+    own = {"PYTHONPATH": str(tmp_path), "DL_RUN_ALLOW": "late", "COLUMNS": "200"}
+    words = ["data=digits", "model=late.Late", "trainer.epochs=2", "sweep.stack=2", "seeds=2", f"output_dir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dlrun", *words], capture_output=True, text=True, check=False, env=os.environ | own
+    )
+    assert done.returncode == 0 and "layer.weight of Linear: cat has no stacked form" in done.stdout, done
+    found = [read_summary(path.parent)["status"] for path in tmp_path.glob("*/*/[0-9]/summary.json")]
+    assert found == ["finished"] * 2
+
+
+class Adam(torch.optim.Adam):
+    """Normalises the gradients of a tensor, though its name is that of an optimizer that treats each number alone."""
+
+    def step(self, closure: None = None) -> None:
+        for param in self.param_groups[0]["params"]:
+            param.grad = param.grad / param.grad.norm()
+        super().step()
+
+
+def test_an_optimizer_that_is_named_like_one_of_torch_sees_one_job_at_a_time(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("dlrun.train.session.plot", lambda *args: None)
+    configs = []
+    for k in range(2):
+        plain, names = config("model.hidden=[8]", f"seed={k}", "schedule=cosine")
+        own = {"_target_": f"{__name__}.Adam", "lr": 0.01 * (1 + k), "fused": True}
+        configs.append((deepcopy(plain) | {"optimizer": own}, names))
+    assert together(tmp_path / "stack", configs, is_tried=True)
+    for number, one in enumerate(configs):
+        runs.train(tmp_path / "alone" / str(number), one, finish=True)
+        wanted, found = (rows(tmp_path / kind / str(number))[:4] for kind in ("alone", "stack"))
+        assert [row["train/loss"] for row in found] == pytest.approx([row["train/loss"] for row in wanted], rel=1e-5)
 
 
 def test_obstacles_to_stacking_are_named(config, tmp_path):

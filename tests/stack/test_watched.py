@@ -1,6 +1,7 @@
 """Networks and tasks of one's own whose steps cannot be stacked are refused with the reason."""
 
 from copy import deepcopy
+from itertools import islice
 from types import SimpleNamespace
 
 import pytest
@@ -40,6 +41,7 @@ def packed(net: nn.Module, y: torch.Tensor) -> torch.Tensor:
     return pad_packed_sequence(pack_padded_sequence(y[:, None], lengths, batch_first=True), batch_first=True)[0][:, 0]
 
 
+READS = "decides by values of the whole batch, as `if` and item() do"
 MESSAGES = {
     "counter": (count, "the network (Own) changes its attribute n in a step: expected a buffer instead"),
     "dropout": (
@@ -50,13 +52,20 @@ MESSAGES = {
         lambda net, y: y + torch.randn_like(y),
         "a step draws random numbers itself: expected nn.Dropout, or task",
     ),
-    "if": (
-        lambda net, y: y if y.sum() > 0 else -y,
-        "the network (Own) decides by values of the whole batch, as `if` an",
+    "if": (lambda net, y: y if y.sum() > 0 else -y, "the network (Own) mixes the samples of a batch (sum)"),
+    "item": (lambda net, y: y * y.max().item(), "the network (Own) mixes the samples of a batch (max)"),
+    "numpy": (lambda net, y: y * float(y.detach().numpy().max()), f"the network (Own) {READS}"),
+    "tolist": (lambda net, y: y * max(map(max, y.tolist())), f"the network (Own) {READS}"),
+    "equal": (lambda net, y: y if torch.equal(y, y.relu()) else -y, f"the network (Own) {READS}"),
+    "largest": (
+        lambda net, y: y / (y.detach().abs().max() / 1e6).clamp(min=1),  # not yet at the start
+        "the network (Own) mixes the samples of a batch (max)",
     ),
-    "item": (
-        lambda net, y: y * y.max().item(),
-        "the network (Own) decides by values of the whole batch, as `if` and it",
+    "mean": (lambda net, y: y - y.mean(0), "the network (Own) mixes the samples of a batch (mean.dim)"),
+    "first": (lambda net, y: y - y[:1], "the network (Own) mixes the samples of a batch (slice.Tensor)"),
+    "normalised": (
+        lambda net, y: F.batch_norm(y, None, None, training=True),
+        "the network (Own) mixes the samples of a batch (native_batch_norm)",
     ),
     "error": (
         lambda net, y: y * net.drop.q,
@@ -81,7 +90,8 @@ def test_the_reason_names_what_a_network_does(name):
 
 def test_what_keeps_no_state_is_stacked():
     """Also packed sequences, in which torch reads the lengths, and a counter that is a buffer."""
-    for then in (packed, lambda net, y: y * net.layer.weight.mean()):
+    alone = (lambda net, y: y - y.mean(1, keepdim=True), lambda net, y: F.softmax(y.view(len(y), 2, 5), 2).flatten(1))
+    for then in (packed, lambda net, y: y * net.layer.weight.mean(), *alone):
         net = StackedNet([Own(then), Own(then)]).train().net
         with watched(fake_task(n=1, names=["a"]), net):
             net(torch.ones(6, 784))
@@ -105,20 +115,87 @@ def test_layers_that_are_made_anew_in_each_step_are_named():
             "^0: parametrized layers, as by weight_n",
         ),
         (nn.Sequential(nn.BatchNorm1d(4, momentum=None)), "^0: BatchNorm1d with momentum=None has no stacked form$"),
+        (
+            nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False, track_running_stats=False)),
+            "^1: BatchNorm1d without weights and statistics has no stacked form$",
+        ),
     ):
         with pytest.raises(NotStackable, match=why):
             StackedNet([net, deepcopy(net)])
 
 
-def counting(spec: object) -> nn.Module:
-    return Own(count)
+def rolled(net: nn.Module, y: torch.Tensor) -> torch.Tensor:
+    return y + 0.3 * torch.roll(y, 1, 0)
 
 
-def test_a_network_that_counts_its_steps_trains_alone(config, tmp_path):
+def first_job(spec: object) -> nn.Module:
+    """A function holds on to a layer, which a copy of the network does not replace."""
+    net = Own()
+    net.then = lambda net, y, layer=net.layer: y * (1 + layer.weight.detach().mean())
+    return net
+
+
+def counting_outside(spec: object) -> nn.Module:
+    """With a list in a function, which copies of the network share."""
+    steps = [0]
+    return Own(lambda net, y: (steps.append(0), y * min(1, len(steps) / 50))[1])
+
+
+REFUSED = {
+    "counting": (lambda spec: Own(count), "changes its attribute n in a step"),
+    "rolled": (lambda spec: Own(rolled), "as if a network mixes the samples"),
+    "first_job": (first_job, "as if a network mixes the samples|differs when it is repeated"),
+    "counting_outside": (counting_outside, "differs when it is repeated"),
+}
+
+
+def with_net(config, tmp_path, builder, *words):
+    """Two jobs with the same seed and two rates."""
     members = []
     for k in range(2):
-        plain, names = config(f"seed={k}")
-        plain = deepcopy(plain) | {"model": {"_target_": f"{__name__}.counting"}}
+        plain, names = config(*words, f"optimizer.lr={0.001 * (1 + k)}")
+        plain = deepcopy(plain) | {"model": {"_target_": builder}}
         members.append(make_job(k, plain, names, tmp_path / str(k), members[-1].session if members else None))
-    with pytest.raises(NotStackable, match="changes its attribute n in a step"):
-        gain(Stack(members, Checkpoints(tmp_path), "id"))
+    return members
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_trial_refuses_networks_that_mix_jobs_or_keep_state(name, config, tmp_path, monkeypatch):
+    """Though their jobs begin with the same weights and batches."""
+    build, why = REFUSED[name]
+    monkeypatch.setitem(globals(), "built", build)
+    with pytest.raises(NotStackable, match=why):
+        gain(Stack(with_net(config, tmp_path, f"{__name__}.own"), Checkpoints(tmp_path), "id"))
+
+
+def own(spec: object) -> nn.Module:
+    return globals()["built"](spec)
+
+
+class Counter(Own):
+    """Its outputs grow with the number of its steps, which a forward pass assigns to a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.steps = self.steps + 1
+        return super().forward(x) * (self.steps / 4).clamp(max=1)
+
+
+def counter(spec: object) -> nn.Module:
+    return Counter()
+
+
+def test_a_buffer_may_be_assigned_anew(config, tmp_path):
+    members = with_net(config, tmp_path, f"{__name__}.counter")
+    stack = Stack(members, Checkpoints(tmp_path), "id")
+    gain(stack)
+    clocks = [member.training.clock for member in members]
+    for batch in islice(stack.learner.batches([member.session.data for member in members], clocks), 3):
+        stack.learner.step(batch, clocks)
+    assert [member.session.task.net.steps.item() for member in members] == [3, 3]
+    saved = stack.parts()[0]["1"]["state"]
+    assert saved["components"]["net"]["steps"].item() == 3

@@ -66,8 +66,9 @@ def end_epochs(stack: Stack, limit: str | None, seconds: float, samples: int, si
     """Evaluate and log the epoch of each job. Raises Interrupted at a signal, before anything is logged."""
     with signals.interrupting():
         began, all_data = time.perf_counter(), [job.session.data for job in stack.jobs]
+        clocks = [job.training.clock for job in stack.jobs]
         is_validated = limit or stack.first.is_validated()
-        vals = stack.learner.evaluate(all_data) if is_validated else [{}] * len(all_data)
+        vals = stack.learner.evaluate(all_data, clocks) if is_validated else [{}] * len(all_data)
         val_seconds = time.perf_counter() - began
     is_cut = stack.first.is_cut(limit)
     if is_cut:  # save before logging: with a higher limit, the epoch resumes from here

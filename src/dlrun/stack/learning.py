@@ -12,6 +12,7 @@ from torch import Tensor
 from dlrun.clock import Clock
 from dlrun.data.base import Batch, Data, EnvData, SampleData
 from dlrun.errors import Diverged
+from dlrun.seeds import mix
 from dlrun.stack.axes import per_job
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.losses import ClassWeights, Losses, Penalties, Scalings
@@ -53,6 +54,7 @@ class Lockstep:
         self.tasks, self.net, self.updates = [check(task) for task in tasks], net, updates
         self.task: Task = copy(tasks[0])
         self.task.net, self.task.jobs = net.net, net.jobs
+        self.is_known = all(map(is_known, [*net.net.modules(), tasks[0]]))
         if isinstance(self.task, Supervised):
             each = cast("list[Supervised]", self.tasks)
             self.task.scaling = Scalings([task.scaling for task in each], net.jobs)
@@ -75,7 +77,7 @@ class Lockstep:
 
     def _replay(self, task: Supervised) -> None:
         """Replay steps on a CPU, if all that they run is code of torch and of this package, which keeps no state."""
-        if all(map(is_known, self.net.modules())) and task.device.torch_device.type == "cpu" and not task.scoring:
+        if self.is_known and task.device.torch_device.type == "cpu" and not task.scoring:
             leaves = list(self.net.leaves.values())
             task.graphs = StepReplay(task._learn, backward, leaves, lambda: self.net.jobs.generators)
 
@@ -101,16 +103,21 @@ class Lockstep:
             raise NotStackable(f"{common[0]} of {type(self.task).__name__} is not a mean of task.jobs")
         return {name: value if len(value) == k else per_job(value, k) for name, value in metrics.items()}
 
-    def evaluate(self, all_data: Sequence[Data]) -> list[dict[str, float]]:
-        """The metrics of the val split, of each job."""
+    def evaluate(self, all_data: Sequence[Data], clocks: Sequence[Clock]) -> list[dict[str, float]]:
+        """The metrics of the val split, of each job: of all at once where that is known to be the same."""
         data, has_averages = all_data[0], any(update.averages for update in self.updates.values())
-        if isinstance(self.task, RLTask) and self.task.greedy and not has_averages:
+        is_one = self.is_known and not has_averages
+        if is_one and isinstance(self.task, RLTask) and self.task.greedy:
             return evaluate(self.task, cast(EnvData, data), "val")
         is_common = all(each is data for each in all_data)
-        if isinstance(self.task, Supervised) and is_common and not self.task.scoring and not has_averages:
+        if is_one and isinstance(self.task, Supervised) and is_common and not self.task.scoring:
             totals = self.task.totals(parts(cast(SampleData, data), self.net.jobs.num)) / data.size("val")
             return [dict(zip(self.task.means, each, strict=True)) for each in totals.T.tolist()]
-        return [task.evaluate(data, "val") for task, data in zip(self.tasks, all_data, strict=True)]
+        each = []
+        for task, data, clock in zip(self.tasks, all_data, clocks, strict=True):
+            torch.manual_seed(mix(clock.seed, clock.step, 0))  # as before a step of the job alone
+            each.append(task.evaluate(data, "val"))
+        return each
 
     def observe(self, obs: Tensor) -> None:
         """RLTask.observe of each job."""

@@ -6,16 +6,19 @@ if it had run alone.
 """
 
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dlrun.stack.axes import along, per_job
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.handle import Handle
 from dlrun.stack.jobs import Jobs
 from dlrun.stack.recurrent import Reading
+from dlrun.stack.watch import is_known
 from dlrun.system.torch_internals import BatchNorm, DropoutBase, own_tensors, refresh_flat_weights
 
 RANDOM = (DropoutBase, nn.RReLU)  # modules that draw random numbers; of these nn.Dropout has a stacked form
@@ -37,6 +40,7 @@ class StackedNet(nn.Module):
         self.jobs = Jobs(len(nets), param.device)
         self.leaves: dict[nn.Parameter, Tensor] = {}
         self.buffer_stacks: list[Tensor] = []
+        self.hooks: list[RemovableHandle] = []
         try:
             self.net = deepcopy(nets[0])
         except Exception as error:  # of code that is not of this package, and of torch's old weight_norm
@@ -48,6 +52,12 @@ class StackedNet(nn.Module):
             modules = [found.get(name) for found in every]
             if hasattr(module, "parametrizations"):
                 raise NotStackable(f"{name}: parametrized layers, as by weight_norm, have no stacked form")
+            if isinstance(module, BatchNorm) and not any(
+                each is not None for own in own_tensors(module) for each in own.values()
+            ):
+                raise NotStackable(
+                    f"{name}: {type(module).__name__} without weights and statistics has no stacked form"
+                )
             if isinstance(module, BatchNorm) and module.momentum is None:
                 raise NotStackable(f"{name}: {type(module).__name__} with momentum=None has no stacked form")
             if any(type(each) is not type(modules[0]) for each in modules):
@@ -74,6 +84,9 @@ class StackedNet(nn.Module):
                 each[key] = values
             self.buffer_stacks.append(stack)
             buffers[key] = Handle.of(buffer, stack, f"{path}{key} of {kind}")
+        for each, own in zip((module, *modules), (buffers, *all_buffers), strict=True):
+            if own and not is_known(modules[0]):
+                self.hooks.append(each.register_forward_hook(partial(keep_buffers, dict(own), own)))
         if isinstance(module, nn.RNNBase):
             refresh_flat_weights(module)
             module.forward = Reading(module, self.jobs.num, f"{name} of {kind}")
@@ -83,12 +96,30 @@ class StackedNet(nn.Module):
         elif isinstance(module, RANDOM):
             raise NotStackable(f"{name}: {kind} has no stacked form")
 
+    def release(self) -> None:
+        """Let go of the jobs' networks, before they are stacked anew."""
+        for hook in self.hooks:
+            hook.remove()
+
     def of(self, module: nn.Module, net: nn.Module) -> nn.Module:
         """The stacked form of a module of `net`, the first job's network."""
         return self.net.get_submodule(next(name for name, each in net.named_modules() if each is module))
 
     def forward(self, x: Tensor) -> Any:
         return self.net(x)
+
+
+@torch.no_grad()
+def keep_buffers(kept: dict[str, Any], buffers: dict[str, Any], *_: object) -> None:
+    """Write what a forward pass assigned to buffers, as in `self.n = self.n + 1`, into those of the stack."""
+    for key, buffer in kept.items():
+        if (new := buffers[key]) is not buffer and buffer is not None:
+            is_alike = type(new) is type(buffer) and (new.shape, new.dtype) == (buffer.shape, buffer.dtype)
+            if not is_alike:
+                raise NotStackable(f"a forward pass replaces the buffer {key} by another kind of value")
+            target, value = (buffer.stack, new.stack) if isinstance(buffer, Handle) else (buffer, new)
+            target.copy_(value)
+            buffers[key] = buffer
 
 
 class Dropouts(nn.Module):

@@ -115,9 +115,11 @@ def run_stack(composed: DictConfig, which: str) -> None:
         if has_checkpoint(sweep, number_of_stack):
             error.code = 1
             raise
-        for number in numbers:
-            shutil.rmtree(state.run_folder(state.jobs[number]), ignore_errors=True)
+        remove(checkpoints, state, numbers)
         decline(sweep, number_of_stack, too_large(error, numbers))
+    except NotStackable as error:  # in a later step than those of the trial
+        remove(checkpoints, state, numbers)
+        decline(sweep, number_of_stack, Verdict(why=first_line(error)))
     except UserError as error:
         error.code = 1  # such as a full disk: the command was right
         raise
@@ -145,6 +147,12 @@ def draw_best(folders: Sequence[Path]) -> None:
 def too_large(error: OutOfMemory, numbers: Sequence[int]) -> Verdict:
     """The verdict on a stack for which there is too little memory."""
     return Verdict(why=first_line(error), parts=halves(numbers))
+
+
+def remove(checkpoints: Checkpoints, state: State, numbers: Sequence[int]) -> None:
+    """Delete what the stack has written, so that its jobs begin anew."""
+    for folder in (checkpoints.folder, *(state.run_folder(state.jobs[number]) for number in numbers)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def decline(sweep: Path, number: int, verdict: Verdict) -> NoReturn:

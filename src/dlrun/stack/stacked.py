@@ -32,6 +32,8 @@ class Stack:
     decides between epochs, the last time after epoch `selected`. Raises NotStackable.
     """
 
+    net: StackedNet
+
     def __init__(
         self,
         jobs: Sequence[StackedJob],
@@ -53,6 +55,8 @@ class Stack:
         self.jobs.sort(key=lambda job: (job.settings, job.number))
         tasks = [job.session.task for job in self.jobs]
         optimizers, losses, rates = zip(*(job.settings for job in self.jobs), strict=True)
+        if hasattr(self, "net"):
+            self.net.release()
         self.net = StackedNet([task.net for task in tasks], tasks[0].device.channels_last).train()
         make = build(self.jobs[0].session.config["optimizer"])
         named = [task.named_updates() for task in tasks]

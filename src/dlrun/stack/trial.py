@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from dlrun.clock import Clock
 from dlrun.data.base import Data
+from dlrun.optim.buffers import copy_all
 from dlrun.output.checkpoint import packed, snapshot
-from dlrun.seeds import mix
+from dlrun.seeds import generator, mix
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.learning import HELD
 from dlrun.stack.stacked import Stack
@@ -22,9 +24,12 @@ from dlrun.stack.update import backward
 from dlrun.stack.watch import watched
 from dlrun.tasks.base import Component, Metrics, Task
 
-CLOSE = 1e-3  # of the largest value of its kind; sums are ordered otherwise in a stack
+CLOSE = 1e-3  # of the largest number of a tensor; sums are ordered otherwise in a stack
+FREE = 20  # times as far as changes of the weights by their rounding lead
 REPEATS, SECONDS = 40, 1.0  # the most repetitions, and about the most time
 CLEAR = 3.0  # times the speed, with which three repetitions are enough: `auto` asks for far less
+
+Tried = tuple[Metrics, list[Tensor | None]]  # metrics and gradients of a step
 
 
 class Gain(NamedTuple):
@@ -90,21 +95,35 @@ def unchanged(stack: Stack) -> Iterator[None]:
 
     The states of the stack's own optimizers are left as they are: build it again.
     """
-    held: list[Component] = []
-    for task in stack.learner.tasks:
-        held += [*task.named_updates().values(), *(task.components[name] for name in HELD.get(type(task), ()))]
-    states = [deepcopy(component.state_dict()) for component in held]
-    values = [*stack.net.buffer_stacks, *(leaf.detach() for leaf in stack.net.leaves.values())]
-    before = [value.clone() for value in values]
+    restore = restorer(stack)
     for task in stack.learner.tasks:
         task.net.train()
     try:
         yield
     finally:
-        for value, old in zip(values, before, strict=True):
-            value.copy_(old)
+        restore()
+
+
+def restorer(stack: Stack) -> Callable[[], None]:
+    """A function that restores what there is now."""
+    held: list[Component] = []
+    for task in stack.learner.tasks:
+        held += [*task.named_updates().values(), *(task.components[name] for name in HELD.get(type(task), ()))]
+    states = [deepcopy(component.state_dict()) for component in held]
+    values = values_of(stack)
+    before = [value.clone() for value in values]
+
+    def restore() -> None:
+        copy_all(values, before)
         for component, state in zip(held, states, strict=True):
             component.load_state_dict(state)
+
+    return restore
+
+
+def values_of(stack: Stack) -> list[Tensor]:
+    """The buffers and the parameters of all jobs (K, ...), of which the jobs' own are views."""
+    return [*stack.net.buffer_stacks, *(leaf.detach() for leaf in stack.net.leaves.values())]
 
 
 class Gradients:
@@ -129,7 +148,7 @@ class Gradients:
         return True
 
 
-def tried(task: Task, data: Data, clock: Clock) -> tuple[Metrics, list[Tensor | None]]:
+def tried(task: Task, data: Data, clock: Clock) -> Tried:
     """The metrics and the gradients of a step of one job."""
     copied, updates = copy(task), {name: Gradients(update.params, ()) for name, update in task.named_updates().items()}
     for name, update in updates.items():
@@ -139,7 +158,7 @@ def tried(task: Task, data: Data, clock: Clock) -> tuple[Metrics, list[Tensor | 
     return copied.step(batch, clock), [grad for update in updates.values() for grad in update.grads]
 
 
-def tried_together(stack: Stack, clocks: Sequence[Clock]) -> tuple[Metrics, list[Tensor | None]]:
+def tried_together(stack: Stack, clocks: Sequence[Clock]) -> Tried:
     """The metrics and the gradients of a step of all jobs."""
     learner, shape = stack.learner, (len(clocks),)
     updates = {name: Gradients(update.leaves, shape) for name, update in stack.updates.items()}
@@ -152,25 +171,73 @@ def tried_together(stack: Stack, clocks: Sequence[Clock]) -> tuple[Metrics, list
 
 
 def compare(stack: Stack, clocks: Sequence[Clock]) -> None:
-    """Raise NotStackable unless three of the jobs have the metrics and the gradients that they have alone."""
-    with watched(stack.learner.task, stack.net.net):
-        metrics, grads = tried_together(stack, clocks)
-    for k in {0, len(clocks) // 2, len(clocks) - 1}:
-        wanted, alone = tried(stack.learner.tasks[k], stack.jobs[k].session.data, clocks[k])
-        largest = max((grad.abs().max().item() for grad in alone if grad is not None), default=0.0)
-        pairs = [(a, b) for a, b in zip(grads, alone, strict=True) if a is not None or b is not None]
-        if any(a is None or b is None for a, b in pairs):
-            raise NotStackable("a parameter does not learn in a stack, because its layer uses it by two names")
-        same = [close(a[k], b, largest) for a, b in pairs if a is not None and b is not None]
-        same += [close(metrics[name][k].float().mean(), value.float().mean(), 1.0) for name, value in wanted.items()]
-        if not all(same) or metrics.keys() != wanted.keys():
-            raise NotStackable("a step mixes the samples of a batch in its own code")
+    """Raise NotStackable unless three of the jobs have the metrics and the gradients that they have alone.
+
+    Weights, batches and random numbers differ from job to job here: with the same seed they would be equal, and a
+    network that mixes the samples of its jobs would not be noticed.
+    """
+    own = [replace(clock, seed=k) for k, clock in enumerate(clocks)]
+    learner, values = stack.learner, values_of(stack)
+    rounding = 1e-6 if learner.task.device.precision == "fp32" else 1e-2  # of a weight, and more
+    with unchanged(stack):
+        change(values, 0.2)
+        restart = restorer(stack)
+        with watched(learner.task, stack.net.net):
+            metrics, grads = tried_together(stack, own)
+
+        def alone(k: int, share: float = 0.0) -> Tried:
+            restart()  # a step may change counters and environments, and clamp weights
+            change(values, share)
+            return tried(learner.tasks[k], stack.jobs[k].session.data, own[k])
+
+        for k in {0, len(own) // 2, len(own) - 1}:
+            wanted = alone(k)
+            if metrics.keys() != wanted[0].keys():
+                raise NotStackable("a step has other metrics than those of the jobs alone")
+            if any((a is None) != (b is None) for a, b in zip(grads, wanted[1], strict=True)):
+                raise NotStackable("a parameter does not learn in a stack, because its layer uses it by two names")
+            of_job = {name: metrics[name][k] for name in wanted[0]}
+            found = of_job, [None if grad is None else grad[k] for grad in grads]
+            if close(found, wanted):
+                continue
+            if not close(alone(k), wanted):
+                raise NotStackable("a step of a job differs when it is repeated: it keeps numbers outside of buffers")
+            if not close(found, wanted, alone(k, rounding)):
+                raise NotStackable("a step is not that of the jobs alone, as if a network mixes the samples")
 
 
-def close(a: Tensor, b: Tensor, scale: float) -> bool:
-    """Whether two tensors agree to CLOSE of `scale`, or of the second."""
-    size = max(scale, b.abs().max().item())
-    return torch.allclose(a, b, rtol=0, atol=CLOSE * size, equal_nan=True)
+@torch.no_grad()
+def change(values: Sequence[Tensor], share: float) -> None:
+    """Add normal noise to the jobs' tensors (K, ...), a share of the size of their numbers. Variances stay positive.
+
+    Half of it is common to the numbers of a tensor, whose mean changes, too.
+    """
+    for i, value in enumerate(values if share else ()):
+        if value.is_floating_point():
+            draw = partial(torch.randn, generator=generator(value.device, i), device=value.device)
+            noise = draw(value.shape) + draw((len(value), *[1] * (value.dim() - 1)))
+            size = value.abs().mean().item() + 0.01
+            value.add_(noise.abs_() if bool((value >= 0).all()) else noise, alpha=share * size)
+
+
+def close(found: Tried, wanted: Tried, again: Tried | None = None) -> bool:
+    """Whether metrics and gradients agree to CLOSE of the largest number of each, or as well as rounding lets them.
+
+    again: those of weights that are changed by more than rounding.
+    """
+    triples = [
+        *(
+            (each.float().mean() for each in of_metric)
+            for of_metric in zip(*(o[0].values() for o in (found, wanted, again or wanted)), strict=True)
+        ),
+        *zip(*(o[1] for o in (found, wanted, again or wanted)), strict=True),
+    ]
+    for a, b, c in triples:
+        if a is not None and b is not None and c is not None:
+            reach = max(CLOSE * b.abs().max().item(), FREE * (c - b).abs().max().item())
+            if not torch.allclose(a, b, rtol=0, atol=reach, equal_nan=True):
+                return False
+    return True
 
 
 def seconds(steps: Callable[[], object]) -> float:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from dlrun.clock import Clock
 from dlrun.optim.buffers import copy_all
+from dlrun.optim.others import Lion
 from dlrun.optim.update import EARLY, Update
 from dlrun.stack.axes import along
 from dlrun.stack.functions import NotStackable
@@ -24,7 +25,8 @@ from dlrun.system.torch_internals import quick_step
 
 Limits = Sequence[float | None]  # of each job
 # optimizers that treat each number of a parameter by itself, so that the rows of several jobs are one parameter
-ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "NAdam", "RAdam", "Adagrad", "Adadelta", "Adamax", "Lion")
+OF_TORCH = ("SGD", "Adam", "AdamW", "RMSprop", "NAdam", "RAdam", "Adagrad", "Adadelta", "Adamax")
+ELEMENTWISE = (*(getattr(torch.optim, name) for name in OF_TORCH), Lion)
 
 
 def backward(losses: Tensor) -> None:
@@ -58,7 +60,7 @@ class StackedUpdate:
             why = "trainer.on_nan=skip" if first.snapshot else "trainer.precision=fp16" if first.scaler else kind
             raise NotStackable(f"{why}: its state has no stacked form")
         self.leaves = [leaves[param] for param in first.params]
-        self.is_elementwise = type(first.optimizer).__name__ in ELEMENTWISE
+        self.is_elementwise = type(first.optimizer) in ELEMENTWISE
         self.ranges = ranges(settings) if self.is_elementwise else [(k, k + 1) for k in range(len(updates))]
         if len({type(update.optimizer) for update in updates}) > 1:
             raise NotStackable("the jobs differ in the class of their optimizer")

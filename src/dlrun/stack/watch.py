@@ -1,28 +1,37 @@
 """What a step of a stack must not do: watched in its trial, in networks and tasks that are not of this package.
 
-A stack runs the Python code of one of its jobs. A number in that code, a draw from torch's common generator, or a
-decision by the values of a batch, which holds the samples of all jobs, would be the same for all of them.
+A stack runs the Python code of one of its jobs on batches that hold the samples of all jobs. A number in that code, a
+draw from torch's common generator, a decision by the values of a batch, or the largest value of a batch would be the
+same for all of them.
 """
 
 import pickle
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dlrun.errors import UserError
 from dlrun.output.failures import within_memory
 from dlrun.stack.functions import NotStackable
-from dlrun.system.torch_internals import VALUE_OF, DispatchMode, Operation
+from dlrun.stack.handle import Handle
+from dlrun.system.torch_internals import READS, DispatchMode, Operation
 from dlrun.tasks.base import Task
 
 OF_MODULES = frozenset(vars(nn.Module()))  # attributes that torch keeps
 PLAIN = int | float | str | bytes | None
+EXPORTS = {
+    torch.Tensor.numpy,
+    torch.Tensor.tolist,
+    torch.Tensor.__array__,
+}  # they read values, unseen by a DispatchMode
+ROWS_LEFT = ("aten::new_", "aten::_scaled_dot_product")  # their other outputs hold no sums over the samples
 
 
 @contextmanager
@@ -32,7 +41,7 @@ def watched(task: Task, net: nn.Module) -> Iterator[None]:
     task, net: the stack's, whose attributes the steps change.
     """
     before, draws, error = python_state(task, net), random_state(task), None
-    with Reads(net) as reads:
+    with Layers(net) as layers, Exports(layers):
         try:
             with within_memory():
                 yield
@@ -45,8 +54,8 @@ def watched(task: Task, net: nn.Module) -> Iterator[None]:
         raise NotStackable(f"{changed} in a step: expected a buffer instead")
     if random_state(task) != draws:
         raise NotStackable("a step draws random numbers itself: expected nn.Dropout, or task.jobs.randn in a task")
-    if reads.found:
-        raise NotStackable(f"{reads.found} decides by values of the whole batch, as `if` and item() do")
+    if layers.found:
+        raise NotStackable(layers.found)
     if isinstance(error, NotStackable):
         raise error
     if error is not None:
@@ -103,23 +112,33 @@ def random_state(task: Task) -> list[Any]:
     return [random.getstate(), pickle.dumps(numpy), *(state.numpy().tobytes() for state in states)]
 
 
-class Reads(DispatchMode):
-    """While it is entered, notes which layer that is not known reads a value of a tensor.
+class Layers(DispatchMode):
+    """While it is entered, notes which layer that is not known reads a value of a tensor, or mixes the samples.
 
-    found: the layer, for messages; empty if there is none.
+    A layer mixes samples if it computes, from tensors with numbers of each sample, one whose size is no multiple of the
+    number of samples, such as the mean over a batch. trial.py finds what mixes and keeps the size, such as torch.roll.
+    found: the layer and what it does; empty if there is none.
     """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net, self.found, self.running, self.hooks = net, "", list[nn.Module](), ExitStack()
+        self.rows, self.of_samples = 1, set[int]()  # samples of all jobs; the memory of tensors with numbers of each
 
-    def __enter__(self) -> "Reads":
-        for module in self.net.modules():
-            if not is_known(module):
-                self.hooks.enter_context(module.register_forward_pre_hook(lambda m, _: self.running.append(m)))
-                self.hooks.enter_context(module.register_forward_hook(self._leave, always_call=True))
+    def __enter__(self) -> "Layers":
+        modules = list(self.net.modules())
+        for module in modules if not all(map(is_known, modules)) else ():
+            self.hooks.enter_context(module.register_forward_pre_hook(self._start, with_kwargs=True))
+            self.hooks.enter_context(module.register_forward_hook(self._leave, always_call=True))
         super().__enter__()
         return self
+
+    def _start(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        inputs = list(tensors((*args, *kwargs.values())))
+        if not self.running and inputs and inputs[0].dim():
+            self.rows = max(1, len(inputs[0]))
+        self.running.append(module)
+        self.of_samples |= set(map(memory, inputs))
 
     def _leave(self, *_: object) -> None:
         self.running.pop()
@@ -129,10 +148,66 @@ class Reads(DispatchMode):
         self.hooks.close()
 
     def __torch_dispatch__(self, func: Operation, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        is_read = self.running and func is VALUE_OF
-        if is_read and not sys._getframe(1).f_globals["__name__"].startswith("torch."):  # as packed sequences do
-            self.found = self.found or label(self.net, self.running[-1])
+        out = func(*args, **(kwargs or {}))
+        if self.running:
+            callers = running_code()
+            if func in READS and not callers[0].startswith("torch."):  # as packed sequences do
+                self.note_read()
+            elif any(memory(each) in self.of_samples for each in tensors(args)):
+                outs = list(tensors([out]))
+                if any(each.numel() % self.rows for each in outs):
+                    self._note_mixing(func.name(), callers)
+                self.of_samples |= set(map(memory, outs))
+        return out
+
+    def note_read(self) -> None:
+        self._note("decides by values of the whole batch, as `if` and item() do")
+
+    def _note_mixing(self, name: str, callers: list[str]) -> None:
+        of_a_stack = callers[-1].startswith("dlrun.")  # such as its batch normalisation
+        if not (of_a_stack or callers[0] == "torch.nn.utils.rnn" or name.startswith(ROWS_LEFT)):
+            self._note(f"mixes the samples of a batch ({name.removeprefix('aten::')})")
+
+    def _note(self, what: str) -> None:
+        if self.running and not is_known(self.running[-1]):
+            self.found = self.found or f"{label(self.net, self.running[-1])} {what}"
+
+
+class Exports(TorchFunctionMode):
+    """Tells `layers` of values that leave torch."""
+
+    def __init__(self, layers: Layers) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in EXPORTS:
+            self.layers.note_read()
         return func(*args, **(kwargs or {}))
+
+
+def running_code() -> list[str]:
+    """The modules whose code called the operation, from the innermost to the first that is not of torch."""
+    frame, names = sys._getframe(1), list[str]()
+    while frame is not None and not (names and not names[-1].startswith("torch.")):
+        name = frame.f_globals["__name__"]
+        names += [] if name == __name__ else [name]
+        frame = frame.f_back  # type: ignore[assignment]  # None at the end, which ends the loop
+    return names
+
+
+def tensors(values: Iterable) -> Iterator[Tensor]:
+    """The tensors among values and their lists, without parameters."""
+    for value in values:
+        if isinstance(value, Tensor) and not isinstance(value, Handle):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors(value)
+
+
+def memory(tensor: Tensor) -> int:
+    """The place of a tensor's numbers, which views share."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def place(error: Exception, net: nn.Module) -> str:

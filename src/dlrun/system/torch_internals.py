@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Operation = torch._ops.OpOverload  # what a DispatchMode sees
-VALUE_OF = torch.ops.aten._local_scalar_dense.default  # what `.item()` and `if tensor:` call: no public part tells
+# what `.item()`, `if tensor:` and torch.equal call: no public part tells
+READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
 BatchNorm = _BatchNorm  # the only base class of batch normalisation in 1, 2 and 3 dimensions and over processes
 DropoutBase = _DropoutNd  # that of all kinds of dropout: of numbers, channels and features
 
@@ -45,7 +46,7 @@ def plain_step(optimizer: Optimizer) -> Callable[[], object]:
 def quick_step(optimizer: Optimizer) -> Callable[[], object]:
     """As `plain_step`, for optimizers whose parameters keep their shapes. Call it under torch.no_grad()."""
     is_on_cpu = optimizer.param_groups[0]["params"][0].device.type == "cpu"  # not measured elsewhere
-    is_fused_adam = isinstance(optimizer, torch.optim.Adam) and optimizer.defaults["fused"]
+    is_fused_adam = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and optimizer.defaults["fused"]
     return FusedAdam(optimizer) if is_fused_adam and is_on_cpu else plain_step(optimizer)
 
 
