@@ -338,10 +338,12 @@ def test_the_table_fits_into_a_terminal():
     jobs = [Job(i, ["model=mlp", f"seed={i}"], "finished") for i in range(2)]
     for job in jobs:
         job.values = {"val/acc": 0.5, "test/loss": 1.0, "test/acc": 0.25, "test/top5": 0.75}
-    heads = lambda width: report(jobs, width).partition("\n\n")[2].splitlines()[0].split()  # noqa: E731
-    assert heads(10_000) == ["job", "val/acc", "test/acc", "test/loss", "test/top5", "seconds", "status"]
-    assert heads(80) == ["job", "val/acc", "test/acc", "seconds", "status"], "of the test part the goal stays"
-    assert heads(10) == ["job", "val/acc", "seconds", "status"]
+    heads = lambda width, i: report(jobs, width).split("\n\n")[i].splitlines()[0].split()  # noqa: E731
+    whole = ["job", "val/acc", "test/acc", "test/loss", "test/top5", "seconds", "status"]
+    assert heads(10_000, 1) == heads(80, 1) == whole
+    assert heads(55, 1) == ["job", "val/acc", "test/acc", "seconds", "status"], "of the test part the goal stays"
+    assert heads(10, 1) == ["job", "val/acc", "seconds", "status"]
+    assert heads(80, 2) == ["mean", "+/-", "std", "over", "seeds", "val/acc", "test/acc", "seeds"]
     assert max(map(len, report(jobs, 80).splitlines())) < 80
 
 

@@ -48,8 +48,8 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     missing = [name for name in SECTIONS if not config.get(name)]
     problems += [f"the section {name!r} is missing: choose an option with {name}=..." for name in missing]
     seed = config.get("seed", 0)
-    if expected := mismatch(seed, RunSeed):
-        problems.append(f"seed={_short(seed)}: expected {expected}")
+    if wanted := mismatch(seed, RunSeed):
+        problems.append(f"seed={_short(seed)}: expected {wanted}")
     mode = config.get("mode", "train")
     if mode not in MODES:
         problems.append(
