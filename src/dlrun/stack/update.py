@@ -6,6 +6,7 @@ group: a step is linear in the rate, so that each job takes its share of a step 
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain, cycle
 from math import isfinite
 from typing import Any, cast
 
@@ -66,16 +67,18 @@ class StackedUpdate:
             raise NotStackable("the jobs differ in the class of their optimizer")
         self.are_even = [len(set(rates[start:stop])) == 1 for start, stop in self.ranges]
         self.pieces: list[Piece] = []
-        groups: list[dict[str, Any]] = []
+        groups: list[list[dict[str, Any]]] = []  # of each range
         for start, stop in self.ranges:
+            groups.append([])
             leaf_of = dict(zip(updates[start].net.parameters(), map(leaves.get, first.net.parameters()), strict=True))
             for group in updates[start].optimizer.param_groups:  # ranges may group the parameters differently
                 leaves_of = [cast(Tensor, leaf_of[param]) for param in group["params"]]
                 mine = [Piece(leaf, start, stop, self.is_elementwise) for leaf in leaves_of]
                 self.pieces += mine
-                groups.append(group | {"params": [piece.param for piece in mine]})
-        self.optimizer = make(groups)
-        self.take_step = quick_step(self.optimizer)
+                groups[-1].append(group | {"params": [piece.param for piece in mine]})
+        # an optimizer that is not known sees the parameters of one job
+        self.optimizers = [make(sum(groups, []))] if self.is_elementwise else [make(each) for each in groups]
+        self.steps = list(map(quick_step, self.optimizers))
         self._read_states()
         decays = {update.decay for update in updates}
         self.averages = self._stack_averages(leaves) if decays != {0.0} else None
@@ -99,7 +102,8 @@ class StackedUpdate:
                 piece.set_grad()
             uneven = self._set_rates()
             before = [piece.param.clone() for piece, _ in uneven]
-            self.take_step()
+            for take_step in self.steps:
+                take_step()
             for (piece, shares), old in zip(uneven, before, strict=True):
                 torch.lerp(old, piece.param, along(shares, old.dim(), 1), out=piece.param)
             self._average()
@@ -122,7 +126,7 @@ class StackedUpdate:
 
     def _set_rates(self) -> list[tuple["Piece", Tensor]]:
         """Set the rates of the optimizer's groups; return the pieces of uneven ones with their jobs' rates, (jobs,)."""
-        groups, pieces, uneven = iter(self.optimizer.param_groups), iter(self.pieces), []
+        groups, pieces, uneven = chain(*(each.param_groups for each in self.optimizers)), iter(self.pieces), []
         for (start, stop), is_even in zip(self.ranges, self.are_even, strict=True):
             of_jobs = [update.optimizer.param_groups for update in self.updates[start : start + 1 if is_even else stop]]
             for same in zip(*of_jobs, strict=True):  # one group in each of the jobs
@@ -186,11 +190,11 @@ class StackedUpdate:
         for update, value in zip(self.updates, self.values, strict=True):
             update.last_loss = value if isfinite(value) else update.last_loss
         pieces = iter(self.pieces)
-        for start, stop in self.ranges:
+        for (start, stop), stacked in zip(self.ranges, cycle(self.optimizers), strict=False):
             for group in range(len(self.updates[start].optimizer.param_groups)):
                 for position in range(len(self.updates[start].optimizer.param_groups[group]["params"])):
                     piece = next(pieces)
-                    state = self.optimizer.state.get(piece.param, {})
+                    state = stacked.state.get(piece.param, {})
                     for k in range(start, stop):
                         optimizer = self.updates[k].optimizer
                         param = optimizer.param_groups[group]["params"][position]
@@ -199,7 +203,7 @@ class StackedUpdate:
     def _read_states(self) -> None:
         """Take over the states of the jobs' own optimizers, which restored jobs have."""
         pieces = iter(self.pieces)
-        for start, stop in self.ranges:
+        for (start, stop), stacked in zip(self.ranges, cycle(self.optimizers), strict=False):
             for group, settings in enumerate(self.updates[start].optimizer.param_groups):
                 for position, param in enumerate(settings["params"]):
                     piece = next(pieces)
@@ -207,7 +211,7 @@ class StackedUpdate:
                     states = [each.state.get(each.param_groups[group]["params"][position]) for each in optimizers]
                     if all(states):
                         whole = cast("list[dict[str, Any]]", states)
-                        self.optimizer.state[piece.param] = {
+                        stacked.state[piece.param] = {
                             name: piece.of_all(name, [state[name] for state in whole], param.shape) for name in whole[0]
                         }
 
