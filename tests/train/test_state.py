@@ -33,6 +33,13 @@ def test_weights_that_are_not_finite_are_never_saved(histograms, session, tmp_pa
     assert state(tmp_path)["clock"]["step"] == 4
 
 
+def test_a_network_may_hold_a_mask_of_infinities(session, tmp_path):
+    made = session()
+    made.task.net.register_buffer("mask", torch.tensor(-torch.inf))
+    made.start(tmp_path, resumed=False)
+    assert state(tmp_path)["components"]["net"]["mask"].isinf()
+
+
 @pytest.mark.parametrize(("value", "finite"), [(0.5, True), (float("inf"), False), (float("nan"), False)])
 def test_all_finite_checks_nested_values(value, finite):
     assert (

@@ -1,6 +1,7 @@
 """The state of a training run: what a checkpoint holds, how it is saved and restored, and when the run is over."""
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class Training:
         self.task, self.trainer, self.run, self.clock, self.data_state = task, trainer, run, clock, data_state
         self.dist = task.device.dist
         self.means, self.best = Means(), make_best(task, trainer)
+        self.masks = {name for name, buffer in task.net.named_buffers() if not all_finite(buffer)}  # of attention
         self.best_state: dict | None = None
         self.best_is_new = self.has_exploded = False
         self.saved_at = self.session_start = time.monotonic()
@@ -83,7 +85,7 @@ class Training:
         }
         last = snapshot(state) | self.data_state
         last["state_dict"] = last["components"].get("net")
-        if not all_finite(last["components"]):
+        if not all_finite(last["components"], self.masks):
             raise Diverged(
                 f"the weights are no longer finite in epoch {self.clock.epoch + 1}, step {self.clock.step}\n"
                 "  expected finite weights; the previous checkpoint is kept\n"
@@ -253,9 +255,10 @@ def metric_order(task: Task, first: str | None) -> list[str]:
     return list(dict.fromkeys([*([first] if first else []), "loss", *task.scores]))
 
 
-def all_finite(state: object) -> bool:
-    """Whether all floating-point tensors in nested dicts and lists are finite."""
+def all_finite(state: object, but: Collection[str] = ()) -> bool:
+    """Whether all floating-point tensors in nested dicts and lists are finite, except those with some keys."""
     if isinstance(state, Tensor):
         return not state.is_floating_point() or bool(torch.isfinite(state).all())
-    values = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
-    return all(all_finite(value) for value in values)
+    if isinstance(state, dict):
+        return all(all_finite(value, but) for key, value in state.items() if key not in but)
+    return all(all_finite(value, but) for value in state) if isinstance(state, list | tuple) else True
