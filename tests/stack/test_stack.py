@@ -103,6 +103,17 @@ def test_a_job_that_diverges_leaves_the_others_alone(config, tmp_path):
             assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.parametrize("decays", [(0, 1e30, 0), (1e30, 1e30, 1e30)])
+def test_jobs_whose_last_step_is_too_large_leave_the_others_alone(decays, config, tmp_path):
+    """Their loss is finite, their weights are not: the checkpoint at the limit notices it."""
+    words = "optimizer=sgd", "trainer.max_steps=1"
+    own = [[f"optimizer.weight_decay={decay}", f"optimizer.lr={max(decay, 0.1)}"] for decay in decays]
+    configs = [config(*words, *each) for each in own]
+    assert together(tmp_path, configs)
+    wanted = ["diverged" if decay else "finished" for decay in decays]
+    assert [read_summary(tmp_path / n)["status"] for n in "012"] == wanted
+
+
 def test_a_rate_of_a_group_stays_when_a_population_changes_the_others(config, tmp_path):
     """As in a job alone with the new rate."""
     words = ["optimizer=adamw", "optimizer.groups={biases:{lr:0.2}}", "optimizer.lr=0.01"]

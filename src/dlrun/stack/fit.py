@@ -65,17 +65,21 @@ def train_epoch(stack: Stack, signals: Signals) -> str | None:
 def end_epochs(stack: Stack, limit: str | None, seconds: float, samples: int, signals: Signals) -> None:
     """Evaluate and log the epoch of each job. Raises Interrupted at a signal, before anything is logged."""
     with signals.interrupting():
-        began, all_data = time.perf_counter(), [job.session.data for job in stack.jobs]
-        clocks = [job.training.clock for job in stack.jobs]
+        began, jobs = time.perf_counter(), list(stack.jobs)
+        all_data, clocks = [job.session.data for job in jobs], [job.training.clock for job in jobs]
         is_validated = limit or stack.first.is_validated()
         vals = stack.learner.evaluate(all_data, clocks) if is_validated else [{}] * len(all_data)
         val_seconds = time.perf_counter() - began
     is_cut = stack.first.is_cut(limit)
     if is_cut:  # save before logging: with a higher limit, the epoch resumes from here
         stack.save()
+        if not stack.jobs:  # the weights of all were not finite
+            return
         stack.save_jobs()
     stack.flush()
-    for job, val in zip(stack.jobs, vals, strict=True):
+    for job, val in zip(jobs, vals, strict=True):
+        if job not in stack.jobs:  # its weights were not
+            continue
         row = epoch_row(job.training, val, seconds, samples)
         row |= ({"time/val_seconds": val_seconds} if val else {}) | job.notes()
         job.training.clock.next_epoch()
