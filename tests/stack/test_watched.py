@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from runs import compose
+from stacks import OTHERS
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -16,7 +18,7 @@ from dlrun.stack.functions import NotStackable
 from dlrun.stack.net import StackedNet
 from dlrun.stack.run import make_job
 from dlrun.stack.stacked import Stack
-from dlrun.stack.trial import gain
+from dlrun.stack.trial import first_clocks, gain
 from dlrun.stack.watch import watched
 
 
@@ -141,7 +143,33 @@ def counting_outside(spec: object) -> nn.Module:
     return Own(lambda net, y: (steps.append(0), y * min(1, len(steps) / 50))[1])
 
 
+def hooked(spec: object) -> nn.Module:
+    """Layers of torch whose hook is not: it does nothing at the start."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    net[1].register_forward_hook(lambda layer, args, y: y / (y.detach().abs().max() / 1e6).clamp(min=1))
+    return net
+
+
+class Masked(Own):
+    """A mask of infinities in a buffer, and one of numbers that a layer gets beside the batch."""
+
+    def __init__(self, *then) -> None:
+        super().__init__(*then)
+        self.register_buffer("mask", torch.full((10,), -torch.inf))
+        self.positive = Positive()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.positive(super().forward(x), torch.ones(5, 1)) + (self.mask + 1).exp()
+
+
+class Positive(nn.Module):
+    def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return y.where((mask[:1] > 0)[None, 0], 0)
+
+
 REFUSED = {
+    "hooked": (hooked, r"1 \(Linear\) of the network mixes the samples of a batch \(max\)"),
+    "masked": (lambda spec: Masked(rolled), "as if a network mixes the samples"),
     "counting": (lambda spec: Own(count), "changes its attribute n in a step"),
     "rolled": (lambda spec: Own(rolled), "as if a network mixes the samples"),
     "first_job": (first_job, "as if a network mixes the samples|differs when it is repeated"),
@@ -166,6 +194,32 @@ def test_a_trial_refuses_networks_that_mix_jobs_or_keep_state(name, config, tmp_
     monkeypatch.setitem(globals(), "built", build)
     with pytest.raises(NotStackable, match=why):
         gain(Stack(with_net(config, tmp_path, f"{__name__}.own"), Checkpoints(tmp_path), "id"))
+
+
+def test_masks_of_infinities_and_constants_beside_the_batch_are_stacked(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "built", lambda spec: Masked())
+    gain(Stack(with_net(config, tmp_path, f"{__name__}.own"), Checkpoints(tmp_path), "id"))
+
+
+def test_targets_of_networks_with_buffers_are_stacked_again(tmp_path, monkeypatch):
+    """After the trial, and when a job leaves."""
+    monkeypatch.setitem(globals(), "built", lambda spec: Scaled(spec.shape[0], spec.outputs))
+    config = lambda *words: compose(*OTHERS["dqn"], "task=dqn", *words)  # noqa: E731
+    members = with_net(config, tmp_path, f"{__name__}.own")
+    stack = Stack(members, Checkpoints(tmp_path), "id")
+    gain(stack)
+    clocks = first_clocks(stack)[-1]
+    batch = next(stack.learner.batches([member.session.data for member in members], clocks))
+    assert stack.learner.step(batch, clocks)["loss"].isfinite().all()
+
+
+class Scaled(nn.Linear):
+    def __init__(self, *sizes) -> None:
+        super().__init__(*sizes)
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * self.scale)
 
 
 def own(spec: object) -> nn.Module:

@@ -52,6 +52,7 @@ class Lockstep:
         self, tasks: Sequence[Task], net: StackedNet, updates: Mapping[str, StackedUpdate], settings: Sequence[str]
     ) -> None:
         self.tasks, self.net, self.updates = [check(task) for task in tasks], net, updates
+        self.nets = [net]  # and those of targets
         self.task: Task = copy(tasks[0])
         self.task.net, self.task.jobs = net.net, net.jobs
         self.is_known = all(map(is_known, [*net.net.modules(), tasks[0]]))
@@ -71,7 +72,8 @@ class Lockstep:
             self.task.observe = self.observe  # type: ignore[method-assign]  # of all jobs
         if isinstance(self.task, DQN):
             learners = cast("list[DQN]", self.tasks)
-            self.task.target = StackedNet([each.target for each in learners]).net  # type: ignore[assignment]  # stands for a net
+            self.nets.append(StackedNet([each.target for each in learners]))
+            self.task.target = self.nets[-1].net  # type: ignore[assignment]  # stands for a net
             self.task.replay = Replays([each.replay for each in learners], net.jobs)  # type: ignore[assignment]  # stands for a Replay
         self.use(updates)
 
@@ -123,6 +125,11 @@ class Lockstep:
         """RLTask.observe of each job."""
         for task, of_job in zip(self.tasks, per_job(obs, self.net.jobs.num), strict=True):
             cast(RLTask, task).observe(of_job)
+
+    def release(self) -> None:
+        """Let go of the jobs' networks, before they are stacked anew."""
+        for net in self.nets:
+            net.release()
 
     def hand_back(self) -> None:
         """Copy back to the jobs the state that only the stack has changed, except networks and updates."""

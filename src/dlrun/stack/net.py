@@ -97,7 +97,7 @@ class StackedNet(nn.Module):
             raise NotStackable(f"{name}: {kind} has no stacked form")
 
     def release(self) -> None:
-        """Let go of the jobs' networks, before they are stacked anew."""
+        """Let go of the jobs' networks."""
         for hook in self.hooks:
             hook.remove()
 

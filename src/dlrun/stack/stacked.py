@@ -32,7 +32,7 @@ class Stack:
     decides between epochs, the last time after epoch `selected`. Raises NotStackable.
     """
 
-    net: StackedNet
+    learner: Lockstep
 
     def __init__(
         self,
@@ -55,8 +55,8 @@ class Stack:
         self.jobs.sort(key=lambda job: (job.settings, job.number))
         tasks = [job.session.task for job in self.jobs]
         optimizers, losses, rates = zip(*(job.settings for job in self.jobs), strict=True)
-        if hasattr(self, "net"):
-            self.net.release()
+        if hasattr(self, "learner"):
+            self.learner.release()
         self.net = StackedNet([task.net for task in tasks], tasks[0].device.channels_last).train()
         make = build(self.jobs[0].session.config["optimizer"])
         named = [task.named_updates() for task in tasks]

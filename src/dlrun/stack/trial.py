@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from dlrun.stack.watch import watched
 from dlrun.tasks.base import Component, Metrics, Task
 
 CLOSE = 1e-3  # of the largest number of a tensor; sums are ordered otherwise in a stack
+CHANGE = 0.2  # of the size of a weight, by which the jobs' differ in a comparison
 FREE = 20  # times as far as changes of the weights by their rounding lead
 REPEATS, SECONDS = 40, 1.0  # the most repetitions, and about the most time
 CLEAR = 3.0  # times the speed, with which three repetitions are enough: `auto` asks for far less
@@ -57,8 +58,9 @@ def gain(stack: Stack) -> Gain:
     def is_clear() -> bool:
         return len(stack.jobs) * min(alone[1:]) > CLEAR * min(together[1:])
 
-    with unchanged(stack):
-        compare(stack, clocks[-1])
+    with unchanged(stack) as restore:
+        compare(stack, clocks[-1], restore)
+        restore()
         while len(alone) < 3 or not is_clear() and len(alone) <= REPEATS and sum(alone) + sum(together) < SECONDS:
             alone.append(seconds(lambda: [tried(task, data, each[0]) for each in clocks]))
             together.append(seconds(lambda: [tried_together(stack, each) for each in clocks]))
@@ -90,16 +92,17 @@ def rehearse(stack: Stack, clocks: Sequence[Clock]) -> None:
 
 
 @contextmanager
-def unchanged(stack: Stack) -> Iterator[None]:
+def unchanged(stack: Stack) -> Iterator[Callable[[], None]]:
     """Undo the block's changes to weights, optimizers, statistics of normalisations, environments and replay buffers.
 
-    The states of the stack's own optimizers are left as they are: build it again.
+    Gives a function that undoes them before the end. The states of the stack's own optimizers are left as they are:
+    build it again.
     """
     restore = restorer(stack)
     for task in stack.learner.tasks:
         task.net.train()
     try:
-        yield
+        yield restore
     finally:
         restore()
 
@@ -109,14 +112,14 @@ def restorer(stack: Stack) -> Callable[[], None]:
     held: list[Component] = []
     for task in stack.learner.tasks:
         held += [*task.named_updates().values(), *(task.components[name] for name in HELD.get(type(task), ()))]
-    states = [deepcopy(component.state_dict()) for component in held]
+    states = [snapshot(component.state_dict()) for component in held]
     values = values_of(stack)
     before = [value.clone() for value in values]
 
     def restore() -> None:
         copy_all(values, before)
         for component, state in zip(held, states, strict=True):
-            component.load_state_dict(state)
+            component.load_state_dict(snapshot(state))  # which may keep the tensors and change them
 
     return restore
 
@@ -170,53 +173,57 @@ def tried_together(stack: Stack, clocks: Sequence[Clock]) -> Tried:
         learner.use(stack.updates)
 
 
-def compare(stack: Stack, clocks: Sequence[Clock]) -> None:
+def compare(stack: Stack, clocks: Sequence[Clock], restore: Callable[[], None]) -> None:
     """Raise NotStackable unless three of the jobs have the metrics and the gradients that they have alone.
 
     Weights, batches and random numbers differ from job to job here: with the same seed they would be equal, and a
-    network that mixes the samples of its jobs would not be noticed.
+    network that mixes the samples of its jobs would not be noticed. If other weights give no finite numbers, they stay
+    as they are. restore: undoes what steps change.
     """
     own = [replace(clock, seed=k) for k, clock in enumerate(clocks)]
     learner, values = stack.learner, values_of(stack)
     rounding = 1e-6 if learner.task.device.precision == "fp32" else 1e-2  # of a weight, and more
-    with unchanged(stack):
-        change(values, 0.2)
-        restart = restorer(stack)
+    for share in (CHANGE, 0.0):
+        restore()
+        change(values, share)
         with watched(learner.task, stack.net.net):
             metrics, grads = tried_together(stack, own)
+        if all(bool(grad.isfinite().all()) for grad in grads if grad is not None):
+            break
 
-        def alone(k: int, share: float = 0.0) -> Tried:
-            restart()  # a step may change counters and environments, and clamp weights
-            change(values, share)
-            return tried(learner.tasks[k], stack.jobs[k].session.data, own[k])
+    def alone(k: int, more: float = 0.0) -> Tried:
+        restore()  # a step may change counters and environments, and clamp weights
+        change(values, share)
+        change(values, more)
+        return tried(learner.tasks[k], stack.jobs[k].session.data, own[k])
 
-        for k in {0, len(own) // 2, len(own) - 1}:
-            wanted = alone(k)
-            if metrics.keys() != wanted[0].keys():
-                raise NotStackable("a step has other metrics than those of the jobs alone")
-            if any((a is None) != (b is None) for a, b in zip(grads, wanted[1], strict=True)):
-                raise NotStackable("a parameter does not learn in a stack, because its layer uses it by two names")
-            of_job = {name: metrics[name][k] for name in wanted[0]}
-            found = of_job, [None if grad is None else grad[k] for grad in grads]
-            if close(found, wanted):
-                continue
-            if not close(alone(k), wanted):
-                raise NotStackable("a step of a job differs when it is repeated: it keeps numbers outside of buffers")
-            if not close(found, wanted, alone(k, rounding)):
-                raise NotStackable("a step is not that of the jobs alone, as if a network mixes the samples")
+    for k in {0, len(own) // 2, len(own) - 1}:
+        wanted = alone(k)
+        if metrics.keys() != wanted[0].keys():
+            raise NotStackable("a step has other metrics than those of the jobs alone")
+        if any((a is None) != (b is None) for a, b in zip(grads, wanted[1], strict=True)):
+            raise NotStackable("a parameter does not learn in a stack, because its layer uses it by two names")
+        of_job = {name: metrics[name][k] for name in wanted[0]}
+        found = of_job, [None if grad is None else grad[k] for grad in grads]
+        if close(found, wanted):
+            continue
+        if not close(alone(k), wanted):
+            raise NotStackable("a step of a job differs when it is repeated: it keeps numbers outside of buffers")
+        if not close(found, wanted, alone(k, rounding)):
+            raise NotStackable("a step is not that of the jobs alone, as if a network mixes the samples")
 
 
 @torch.no_grad()
 def change(values: Sequence[Tensor], share: float) -> None:
     """Add normal noise to the jobs' tensors (K, ...), a share of the size of their numbers. Variances stay positive.
 
-    Half of it is common to the numbers of a tensor, whose mean changes, too.
+    Half of it is common to the numbers of a tensor, whose mean changes, too. Infinities, as in masks, stay.
     """
     for i, value in enumerate(values if share else ()):
         if value.is_floating_point():
             draw = partial(torch.randn, generator=generator(value.device, i), device=value.device)
             noise = draw(value.shape) + draw((len(value), *[1] * (value.dim() - 1)))
-            size = value.abs().mean().item() + 0.01
+            size = finite(value).abs().mean().item() + 0.01
             value.add_(noise.abs_() if bool((value >= 0).all()) else noise, alpha=share * size)
 
 
@@ -234,10 +241,20 @@ def close(found: Tried, wanted: Tried, again: Tried | None = None) -> bool:
     ]
     for a, b, c in triples:
         if a is not None and b is not None and c is not None:
-            reach = max(CLOSE * b.abs().max().item(), FREE * (c - b).abs().max().item())
+            reach = max(CLOSE * largest(b), FREE * largest(c - b))
             if not torch.allclose(a, b, rtol=0, atol=reach, equal_nan=True):
                 return False
     return True
+
+
+def finite(values: Tensor) -> Tensor:
+    """The values, with 0 in place of those that are not finite."""
+    return values.nan_to_num(0.0, 0.0, 0.0)
+
+
+def largest(values: Tensor) -> float:
+    """The size of the largest finite value."""
+    return finite(values).abs().max().item()
 
 
 def seconds(steps: Callable[[], object]) -> float:

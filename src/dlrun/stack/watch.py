@@ -25,6 +25,7 @@ from dlrun.system.torch_internals import READS, DispatchMode, Operation
 from dlrun.tasks.base import Task
 
 OF_MODULES = frozenset(vars(nn.Module()))  # attributes that torch keeps
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 PLAIN = int | float | str | bytes | None
 EXPORTS = {
     torch.Tensor.numpy,
@@ -63,8 +64,9 @@ def watched(task: Task, net: nn.Module) -> Iterator[None]:
 
 
 def is_known(code: object) -> bool:
-    """Whether an object is of torch or of this package, whose code does nothing of the kind."""
-    return type(code).__module__.startswith(("torch.nn.", "dlrun."))
+    """Whether an object and its hooks are of torch or of this package, whose code does nothing of the kind."""
+    hooks = [each for name in HOOKS for each in getattr(code, name, {}).values()]
+    return all(str(each.__module__).startswith(("torch.nn.", "dlrun.")) for each in (type(code), *hooks))
 
 
 def label(net: nn.Module, module: nn.Module) -> str:
@@ -128,17 +130,17 @@ class Layers(DispatchMode):
     def __enter__(self) -> "Layers":
         modules = list(self.net.modules())
         for module in modules if not all(map(is_known, modules)) else ():
-            self.hooks.enter_context(module.register_forward_pre_hook(self._start, with_kwargs=True))
+            self.hooks.enter_context(module.register_forward_pre_hook(self._start, prepend=True, with_kwargs=True))
             self.hooks.enter_context(module.register_forward_hook(self._leave, always_call=True))
         super().__enter__()
         return self
 
     def _start(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        inputs = list(tensors((*args, *kwargs.values())))
-        if not self.running and inputs and inputs[0].dim():
-            self.rows = max(1, len(inputs[0]))
+        if not self.running:  # the batch; inputs of layers may be constants, such as masks
+            inputs = list(tensors((*args, *kwargs.values())))
+            self.rows = max(1, len(inputs[0])) if inputs and inputs[0].dim() else self.rows
+            self.of_samples |= set(map(memory, inputs))
         self.running.append(module)
-        self.of_samples |= set(map(memory, inputs))
 
     def _leave(self, *_: object) -> None:
         self.running.pop()
