@@ -25,6 +25,7 @@ from dlrun.sweep.opening import new_sweep
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.report import Report
 from dlrun.sweep.runner import Runner
+from dlrun.sweep.running import Running
 from dlrun.sweep.screen import Screen, cut, table_lines
 from dlrun.sweep.slots import Slots
 from dlrun.sweep.state import State, load_state
@@ -274,11 +275,24 @@ def test_the_live_table_fits(tmp_path):
     command = {"command": [], "flags": [], "arguments": [], "configs": ""}
     jobs = [Job(i, ["model=linear", f"seed={i}"], "running" if i < 7 else "waiting") for i in range(12)]
     state = State.new(tmp_path, command, jobs, 12, [])
-    running = [Namespace(job=job, started=0.0) for job in jobs[:5]]
+    running = [Running([job], 0, None, 0, started=0.0) for job in jobs[:5]]
     lines = table_lines(state, running, None, [], 3.0, width=80, room=3)
     assert lines[0] == "sweep  0 of 12 done, 7 running (2 elsewhere), 5 waiting; 0:03" and len(lines) == 5
     assert lines[1].endswith("  seed=0") and "linear" not in lines[1] and lines[4] == "  and 2 more"
     assert cut("trainer.epochs=3000", 15) == "trainer.epoc..." and cut("seed=1", 15) == "seed=1"
+
+
+def test_the_live_table_shows_a_stack_as_one(tmp_path):
+    """With the newest row of its jobs: the first may have been pruned. No job of it is elsewhere."""
+    command = {"command": [], "flags": [], "arguments": [], "configs": ""}
+    jobs = [Job(i, ["model=linear", f"seed={i}"], "running") for i in range(4)]
+    state = State.new(tmp_path, command, jobs, 4, [])
+    for job, epoch in zip(jobs, (1, 3, 1, 1), strict=True):
+        state.run_folder(job).mkdir()
+        (state.run_folder(job) / "metrics.jsonl").write_text(f'{{"step": 1, "epoch": {epoch}, "val/acc": 0.5}}\n')
+    lines = table_lines(state, [Running(jobs, 0, None, 0)], None, [("val/acc", "max")], 3.0, width=80, room=3)
+    assert lines[0] == "sweep  0 of 4 done, 4 running, 0 waiting; 0:03" and len(lines) == 2
+    assert lines[1].split()[:3] == ["0", "epoch", "3"] and lines[1].endswith("  4 jobs (0 to 3) as one network")
 
 
 def test_the_live_table_shows_what_differs_in_a_narrow_terminal(tmp_path):
@@ -290,7 +304,7 @@ def test_the_live_table_shows_what_differs_in_a_narrow_terminal(tmp_path):
     for job in jobs[:4]:
         state.run_folder(job).mkdir()
         (state.run_folder(job) / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "val/acc": 0.5}\n')
-    running = [Namespace(job=job, started=0.0) for job in jobs[:4]]
+    running = [Running([job], 0, None, 0, started=0.0) for job in jobs[:4]]
     for width in (59, 40):
         best = Setting(points[3], [replace(jobs[3], status="finished")])
         lines = table_lines(state, running, best, [("val/acc", "max")], 3.0, width, room=8)
@@ -321,7 +335,7 @@ def test_the_live_table_never_scrolls(tmp_path, monkeypatch, capsys, width, heig
     monkeypatch.setattr(sys.stdout, "fileno", lambda: 1)
     screen = Screen()
     best = Setting(jobs[0].overrides, [replace(jobs[0], status="finished")])
-    screen.draw(state, [Namespace(job=job, started=0.0) for job in jobs], best, [("val/acc", "max")])
+    screen.draw(state, [Running([job], 0, None, 0, started=0.0) for job in jobs], best, [("val/acc", "max")])
     lines = capsys.readouterr().out.splitlines()
     assert screen.lines == len(lines) <= max(1, height - 1) and max(map(len, lines)) <= max(1, width - 1)
 

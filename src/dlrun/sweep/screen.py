@@ -93,13 +93,15 @@ def table_lines(
     """Return the lines of the live table. room: the most lines for running jobs."""
     common = shared(state.jobs)
     shown: list[str] = []
-    lines = wrapped(f"sweep  {_counts(state, len(running))}; {duration(seconds)}", width, 8)
+    lines = wrapped(f"sweep  {_counts(state, sum(len(one.jobs) for one in running))}; {duration(seconds)}", width, 8)
     for i, one in enumerate(running):
-        row = last_row(state.run_folder(one.job))
+        rows = [last_row(state.run_folder(job)) for job in one.jobs]
+        row = max(rows, key=lambda row: row.get("epoch", 0))  # a job of a stack may have ended already
         epoch = f"epoch {row['epoch']}" if row else "starting"
         values = "  ".join(f"{name} {number(row.get(name))}" for name, _ in goals if name in row)
         age = duration(time.monotonic() - one.started)
-        overrides = own_overrides(one.job, common)
+        together = f"{one.numbers} as one network"
+        overrides = own_overrides(one.job, common) if len(one.jobs) == 1 else together
         more = wrapped(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {overrides}", width, 8)
         if len(shown) + len(more) > room:
             shown.append(f"  and {len(running) - i} more")
