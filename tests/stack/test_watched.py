@@ -19,7 +19,7 @@ from dlrun.stack.net import StackedNet
 from dlrun.stack.run import make_job
 from dlrun.stack.stacked import Stack
 from dlrun.stack.trial import first_clocks, gain
-from dlrun.stack.watch import watched
+from dlrun.stack.watch import memory, watched
 
 
 class Own(nn.Module):
@@ -97,6 +97,13 @@ def test_what_keeps_no_state_is_stacked():
         net = StackedNet([Own(then), Own(then)]).train().net
         with watched(fake_task(n=1, names=["a"]), net):
             net(torch.ones(6, 784))
+
+
+def test_memory_that_is_used_again_is_another():
+    """Else a mask made after a tensor of samples was freed would count as one."""
+    assert len({memory(torch.ones(1000)) for _ in range(9)}) == 9
+    whole = torch.ones(6, 2)
+    assert memory(whole) == memory(whole[1:].view(-1))
 
 
 def test_a_task_that_counts_and_too_little_memory():

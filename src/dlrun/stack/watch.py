@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
 from dlrun.errors import UserError
@@ -125,7 +126,10 @@ class Layers(DispatchMode):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net, self.found, self.running, self.hooks = net, "", list[nn.Module](), ExitStack()
-        self.rows, self.of_samples = 1, set[int]()  # samples of all jobs; the memory of tensors with numbers of each
+        self.rows, self.of_samples = (
+            1,
+            set[StorageWeakRef](),
+        )  # of all jobs; memory with numbers of each
 
     def __enter__(self) -> "Layers":
         modules = list(self.net.modules())
@@ -207,9 +211,9 @@ def tensors(values: Iterable) -> Iterator[Tensor]:
             yield from tensors(value)
 
 
-def memory(tensor: Tensor) -> int:
-    """The place of a tensor's numbers, which views share."""
-    return tensor.untyped_storage().data_ptr()
+def memory(tensor: Tensor) -> StorageWeakRef:
+    """The memory of a tensor's numbers, which views share; another one at the same place later is not equal."""
+    return StorageWeakRef(tensor.untyped_storage())
 
 
 def place(error: Exception, net: nn.Module) -> str:
