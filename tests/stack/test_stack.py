@@ -129,11 +129,11 @@ def test_a_rate_of_a_group_stays_when_a_population_changes_the_others(config, tm
     assert rates[2, 16, 784] == pytest.approx([0.01, 0.05]) and rates[2, 16] == pytest.approx([0.2, 0.2])
 
 
-@pytest.mark.parametrize("name", ["mlp", "dqn"])
+@pytest.mark.parametrize("name", ["mlp", "dqn", "ppo", "a2c"])
 def test_a_trial_leaves_no_trace(name, config, tmp_path):
     """It takes steps with the jobs' optimizers, environments and statistics, and undoes them."""
-    jobs = [compose(*OTHERS["dqn"], "task=dqn", f"seed={k}") for k in range(2)] if name == "dqn" else []
-    jobs = jobs or [config(*COMMON, *job) for job in JOBS]
+    jobs = [config(*COMMON, *job) for job in JOBS] if name == "mlp" else []
+    jobs = jobs or [compose(*OTHERS[name], f"task={name}", f"seed={k}") for k in range(2)]
     members = [make_job(k, *job, tmp_path / str(k)) for k, job in enumerate(jobs)]
     stack = Stack(members, Checkpoints(tmp_path), "id")
     before = deepcopy({number: part["state"]["components"] for number, part in stack.parts()[0].items()})

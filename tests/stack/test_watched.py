@@ -203,6 +203,14 @@ def test_a_trial_refuses_networks_that_mix_jobs_or_keep_state(name, config, tmp_
         gain(Stack(with_net(config, tmp_path, f"{__name__}.own"), Checkpoints(tmp_path), "id"))
 
 
+def test_a_low_precision_hides_no_mixing(config, tmp_path, monkeypatch):
+    """Its rounding is larger than what a network that mixes a little changes."""
+    monkeypatch.setitem(globals(), "built", lambda spec: Own(rolled))
+    members = with_net(config, tmp_path, f"{__name__}.own", "trainer.precision=bf16")
+    with pytest.raises(NotStackable, match="as if a network mixes the samples"):
+        gain(Stack(members, Checkpoints(tmp_path), "id"))
+
+
 def test_masks_of_infinities_and_constants_beside_the_batch_are_stacked(config, tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "built", lambda spec: Masked())
     gain(Stack(with_net(config, tmp_path, f"{__name__}.own"), Checkpoints(tmp_path), "id"))

@@ -59,6 +59,9 @@ def gain(stack: Stack) -> Gain:
         return len(stack.jobs) * min(alone[1:]) > CLEAR * min(together[1:])
 
     with unchanged(stack) as restore:
+        if not stack.learner.is_known and stack.learner.task.device.precision != "fp32":
+            with in_fp32(stack):
+                compare(stack, clocks[-1], restore)
         compare(stack, clocks[-1], restore)
         restore()
         while len(alone) < 3 or not is_clear() and len(alone) <= REPEATS and sum(alone) + sum(together) < SECONDS:
@@ -105,6 +108,20 @@ def unchanged(stack: Stack) -> Iterator[Callable[[], None]]:
         yield restore
     finally:
         restore()
+
+
+@contextmanager
+def in_fp32(stack: Stack) -> Iterator[None]:
+    """Steps within the block have full precision: the rounding of another hides that a network mixes the samples."""
+    tasks = [stack.learner.task, *stack.learner.tasks]
+    devices = [task.device for task in tasks]
+    for task in tasks:
+        task.device = replace(task.device, precision="fp32")
+    try:
+        yield
+    finally:
+        for task, device in zip(tasks, devices, strict=True):
+            task.device = device
 
 
 def restorer(stack: Stack) -> Callable[[], None]:

@@ -26,7 +26,7 @@ from dlrun.system.torch_internals import READS, DispatchMode, Operation
 from dlrun.tasks.base import Task
 
 OF_MODULES = frozenset(vars(nn.Module()))  # attributes that torch keeps
-HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 PLAIN = int | float | str | bytes | None
 EXPORTS = {
     torch.Tensor.numpy,
