@@ -205,7 +205,7 @@ def test_a_trial_refuses_networks_that_mix_jobs_or_keep_state(name, config, tmp_
 
 def test_a_low_precision_hides_no_mixing(config, tmp_path, monkeypatch):
     """Its rounding is larger than what a network that mixes a little changes."""
-    monkeypatch.setitem(globals(), "built", lambda spec: Own(rolled))
+    monkeypatch.setitem(globals(), "built", lambda spec: Own(lambda net, y: y + 0.02 * y.roll(1, 0)))
     members = with_net(config, tmp_path, f"{__name__}.own", "trainer.precision=bf16")
     with pytest.raises(NotStackable, match="as if a network mixes the samples"):
         gain(Stack(members, Checkpoints(tmp_path), "id"))
