@@ -57,8 +57,8 @@ def gain(stack: Stack) -> Gain:
     def is_clear() -> bool:
         return len(stack.jobs) * min(alone[1:]) > CLEAR * min(together[1:])
 
+    compare(stack, clocks[-1])
     with unchanged(stack):
-        compare(stack, clocks[-1])
         while len(alone) < 3 or not is_clear() and len(alone) <= REPEATS and sum(alone) + sum(together) < SECONDS:
             alone.append(seconds(lambda: [tried(task, data, each[0]) for each in clocks]))
             together.append(seconds(lambda: [tried_together(stack, each) for each in clocks]))
@@ -225,14 +225,11 @@ def close(found: Tried, wanted: Tried, again: Tried | None = None) -> bool:
 
     again: those of weights that are changed by more than rounding.
     """
-    triples = [
-        *(
-            (each.float().mean() for each in of_metric)
-            for of_metric in zip(*(o[0].values() for o in (found, wanted, again or wanted)), strict=True)
-        ),
-        *zip(*(o[1] for o in (found, wanted, again or wanted)), strict=True),
+    columns = [
+        [*(value.float().mean() for value in metrics.values()), *grads]
+        for metrics, grads in (found, wanted, again or wanted)
     ]
-    for a, b, c in triples:
+    for a, b, c in zip(*columns, strict=True):
         if a is not None and b is not None and c is not None:
             reach = max(CLOSE * b.abs().max().item(), FREE * (c - b).abs().max().item())
             if not torch.allclose(a, b, rtol=0, atol=reach, equal_nan=True):
