@@ -249,14 +249,11 @@ def close(found: Tried, wanted: Tried, again: Tried | None = None) -> bool:
 
     again: those of weights that are changed by more than rounding.
     """
-    triples = [
-        *(
-            (each.float().mean() for each in of_metric)
-            for of_metric in zip(*(o[0].values() for o in (found, wanted, again or wanted)), strict=True)
-        ),
-        *zip(*(o[1] for o in (found, wanted, again or wanted)), strict=True),
+    columns = [
+        [*(value.float().mean() for value in metrics.values()), *grads]
+        for metrics, grads in (found, wanted, again or wanted)
     ]
-    for a, b, c in triples:
+    for a, b, c in zip(*columns, strict=True):
         if a is not None and b is not None and c is not None:
             reach = max(CLOSE * largest(b), FREE * largest(c - b))
             if not torch.allclose(a, b, rtol=0, atol=reach, equal_nan=True):
