@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from dlrun.config.auto import value_of
 from dlrun.data.base import has_samples
-from dlrun.errors import CheckpointError, UserError, first_line
+from dlrun.errors import CheckpointError, UserError, described, first_line
 from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.failures import OutOfMemory, within_memory, writing_to
 from dlrun.output.folders import claim_folder, read_summary, require_plain
@@ -100,6 +100,10 @@ def run_stack(composed: DictConfig, which: str) -> None:
             raise
         parts = error.parts if isinstance(error, NotStackable) else []  # a job with an error: alone
         decline(sweep, number_of_stack, Verdict(why=first_line(error), parts=parts))
+    except Exception as error:  # of code of one's own, in ways that the trial does not foresee
+        if saved:
+            raise
+        decline(sweep, number_of_stack, Verdict(why=described(error)))
     if saved:
         keep_threads(next(iter(saved.values()))["state"]["threads"], jobs[0].session.device.torch_device)
     try:

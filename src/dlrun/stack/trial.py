@@ -28,7 +28,7 @@ CLOSE = 1e-3  # of the largest number of a tensor; sums are ordered otherwise in
 CHANGE = 0.2  # of the size of a weight, by which the jobs' differ in a comparison
 FREE = 20  # times as far as changes of the weights by their rounding lead
 REPEATS, SECONDS = 40, 1.0  # the most repetitions, and about the most time
-CLEAR = 3.0  # times the speed, with which three repetitions are enough: `auto` asks for far less
+CLEAR, FEW = 3.0, 8  # times the speed, with which a few repetitions are enough: `auto` asks for far less
 
 Tried = tuple[Metrics, list[Tensor | None]]  # metrics and gradients of a step
 
@@ -56,7 +56,7 @@ def gain(stack: Stack) -> Gain:
     together: list[float] = []  # measured in turns, since other programs may slow down both
 
     def is_clear() -> bool:
-        return len(stack.jobs) * min(alone[1:]) > CLEAR * min(together[1:])
+        return len(alone) > FEW and len(stack.jobs) * min(alone[1:]) > CLEAR * min(together[1:])
 
     with unchanged(stack) as restore:
         if not stack.learner.is_known and stack.learner.task.device.precision != "fp32":

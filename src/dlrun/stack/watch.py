@@ -126,10 +126,8 @@ class Layers(DispatchMode):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net, self.found, self.running, self.hooks = net, "", list[nn.Module](), ExitStack()
-        self.rows, self.of_samples = (
-            1,
-            set[StorageWeakRef](),
-        )  # of all jobs; memory with numbers of each
+        self.rows = 1  # samples of all jobs
+        self.of_samples = set[StorageWeakRef]()  # memory with numbers of each sample
 
     def __enter__(self) -> "Layers":
         modules = list(self.net.modules())
