@@ -142,7 +142,7 @@ def test_a_trial_leaves_no_trace(name, config, tmp_path):
     assert same(before, after)
 
 
-@pytest.mark.parametrize(("together", "repetitions"), [(0.6, 9), (0.7, 41)])
+@pytest.mark.parametrize(("together", "repetitions"), [(0.6, 6), (0.7, 41)])
 def test_a_trial_ends_early_if_its_gain_is_clear(together, repetitions, config, tmp_path, monkeypatch):
     """Two jobs: 2 / 0.6 is more than 3 times the speed, 2 / 0.7 is less."""
     taken = []

@@ -52,6 +52,8 @@ def job_configs(composed: DictConfig, state: State, lead: int, numbers: Sequence
     hydra = container(OmegaConf.create({"hydra": HydraConfig.get()}), resolve=False)
     hydra["hydra"]["overrides"]["task"] = ["OVERRIDES"]
     hydra_text = OmegaConf.to_yaml(hydra)
+    flags = config_flags(sys.argv[1:])
+    flags_text = OmegaConf.to_yaml(flags) if flags else ""
     base, parser, configs = state.jobs[lead].overrides, OverridesParser.create(), {}
     differing = {key_of(o) for number in numbers for o in state.jobs[number].overrides if o not in base}
     for number in numbers:
@@ -62,12 +64,11 @@ def job_configs(composed: DictConfig, state: State, lead: int, numbers: Sequence
         values = container(config, resolve=True)
         chosen = auto_keys(values)
         check(values, names)
-        task = [*job.overrides, f"run_dir={quoted(folder)}"]
-        overrides = OmegaConf.to_yaml(task)
+        overrides = OmegaConf.to_yaml([*job.overrides, f"run_dir={quoted(folder)}"])
         texts = {
             "config": OmegaConf.to_yaml(config),
             "hydra": hydra_text.replace("    - OVERRIDES\n", indent(overrides, "    ")),
-            "overrides": OmegaConf.to_yaml([*task, *config_flags(sys.argv[1:])]),
+            "overrides": overrides + flags_text,
         }
         configs[number] = Config(values, chosen, texts)
     return configs

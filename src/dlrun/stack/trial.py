@@ -28,7 +28,7 @@ CLOSE = 1e-3  # of the largest number of a tensor; sums are ordered otherwise in
 CHANGE = 0.2  # of the size of a weight, by which the jobs' differ in a comparison
 FREE = 20  # times as far as changes of the weights by their rounding lead
 REPEATS, SECONDS = 40, 1.0  # the most repetitions, and about the most time
-CLEAR, FEW = 3.0, 8  # times the speed, with which a few repetitions are enough: `auto` asks for far less
+CLEAR, FEW = 3.0, 5  # times the speed, with which a few repetitions are enough: `auto` asks for far less
 
 Tried = tuple[Metrics, list[Tensor | None]]  # metrics and gradients of a step
 
