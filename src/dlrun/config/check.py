@@ -148,7 +148,8 @@ def _problems_of_key(builder: Signature, key: object, value: Any, path: str) -> 
         has = listed(f"    {name} has: ", sorted(builder.keys), 6) if builder.keys else f"    {name} has no keys"
         has += of_rest(builder)
         if path in ("optimizer", "schedule"):  # whose keys are also set by models and experiments
-            has += f"\n    if the model or the experiment sets it: leave it out with '~{path}.{key}'"
+            hint = f"    if the model or the experiment sets it: leave it out with '~{path}.{key}'"
+            has += "\n" + listed("", [hint], 6)
         return [f"{path}.{key}: {name} has no {key!r}{near}\n{has}"]
     annotation = builder.keys[key]
     if (problems := problems_of_named(value, annotation, f"{path}.{key}")) is not None:
