@@ -28,11 +28,8 @@ from dlrun.tasks.base import Task
 OF_MODULES = frozenset(vars(nn.Module()))  # attributes that torch keeps
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 PLAIN = int | float | str | bytes | None
-EXPORTS = {
-    torch.Tensor.numpy,
-    torch.Tensor.tolist,
-    torch.Tensor.__array__,
-}  # they read values, unseen by a DispatchMode
+# they read values, unseen by a DispatchMode
+EXPORTS = {torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__}
 ROWS_LEFT = ("aten::new_", "aten::_scaled_dot_product")  # their other outputs hold no sums over the samples
 
 
