@@ -122,6 +122,12 @@ def run_stack(composed: DictConfig, which: str) -> None:
         remove(checkpoints, state, numbers)
         decline(sweep, number_of_stack, too_large(error, numbers))
     except NotStackable as error:  # in a later step than those of the trial
+        if saved or any(read_summary(folder).get("status") == "finished" for folder in folders):
+            late = UserError(
+                f"{first_line(error)}\n  expected a network that stays the same: sweep.stack=off trains alone"
+            )
+            late.code = 1  # what is finished, and the checkpoint, stay
+            raise late from error
         remove(checkpoints, state, numbers)
         decline(sweep, number_of_stack, Verdict(why=first_line(error)))
     except UserError as error:
